@@ -1,0 +1,1 @@
+"""From numbers to evidence: metrics, intervals, tables, figures. Imports no torch."""

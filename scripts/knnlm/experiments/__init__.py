@@ -1,0 +1,1 @@
+"""One module per experiment, named like its rule file."""

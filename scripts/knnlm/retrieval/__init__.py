@@ -1,0 +1,1 @@
+"""Datastores, nearest neighbors and what is computed from them."""

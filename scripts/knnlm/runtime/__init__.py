@@ -1,0 +1,1 @@
+"""What every job needs: artifacts, logs, seeds, threads, fingerprints, provenance."""

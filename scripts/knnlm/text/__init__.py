@@ -1,0 +1,1 @@
+"""From raw or generated text to token streams."""
