@@ -1,0 +1,31 @@
+# Macondo: from raw text to every table and figure of the papers on kNN language models.
+# The table of contents: `snakemake --list-rules`. Settings: config.yaml. Machines: profiles/.
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+pathvars:
+    results=f"results/{config['run']}",
+    logs=f"results/{config['run']}/logs",
+    benchmarks=f"results/{config['run']}/benchmarks",
+
+
+include: "workflow/rules/text.smk"
+include: "workflow/rules/lm.smk"
+include: "workflow/rules/retrieval.smk"
+include: "workflow/experiments/knn_perplexity.smk"
+include: "workflow/rules/evidence.smk"
+
+
+rule all:
+    """Every table and figure of every experiment."""
+    default_target: True
+    localrule: True
+    input:
+        rules.knn_perplexity.input,
+        rules.environment.output,
+        rules.cost.output,

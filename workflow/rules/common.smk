@@ -1,0 +1,73 @@
+# Settings and small functions for the rules: scale and command line merged, checked before any
+# job starts. No rules.
+
+from pathlib import Path
+
+import yaml
+
+from scripts.knnlm.lm.schedule import can_continue
+from scripts.knnlm.runtime.fingerprint import fingerprint as fingerprint_of
+from scripts.knnlm.runtime.settings import SettingsError, resolve
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir)
+CONDA = str(ROOT / "envs/macondo.yaml")
+
+try:
+    # Snakemake laid the command line over config.yaml; laid over the scale again, it wins there too.
+    resolved = resolve(
+        config,
+        workflow.config_settings.overwrite_config,
+        yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()),
+    )
+except SettingsError as error:
+    raise WorkflowError(f"config: {error}")
+config.clear()
+config.update(resolved)
+
+
+wildcard_constraints:
+    corpus="|".join(config["corpora"]),
+    model="|".join(config["models"]),
+    datastore="|".join(config["datastores"]),
+    index="|".join(config["indexes"]),
+    split="train|validation|test",
+    seed="[0-9]+",
+
+
+def fingerprint(script, *, threads=None, **used):
+    """Return the params function of a rule: it changes with the code and settings that it uses.
+
+    `used` names blocks of the config; its value is True for the whole block, or the wildcard that
+    chooses an entry of it, as in models="model".
+    """
+
+    def of(wildcards):
+        chosen = {"wildcards": dict(wildcards), "threads": config["threads"].get(threads)}
+        for block, by in used.items():
+            entry = config[block]
+            chosen[block] = entry if by is True else entry[wildcards[by]]
+        return fingerprint_of(ROOT, script, chosen)
+
+    return of
+
+
+def trunk(wildcards):
+    """Return the model whose stored state a longer training of the same settings continues from."""
+    model = config["models"][wildcards.model]
+    parent = model.get("extends")
+    if parent and can_continue(config["models"][parent], model):
+        return f"results/{config['run']}/models/{parent}/seed{wildcards.seed}"
+    return []
+
+
+def model_of_datastore(wildcards):
+    """Return the folder of the model whose hidden states a datastore holds."""
+    model = config["datastores"][wildcards.datastore]["model"]
+    return f"results/{config['run']}/models/{model}/seed{wildcards.seed}"
+
+
+def queries_of_datastore(wildcards):
+    """Return the folder of the queries scored by the model of a datastore."""
+    model = config["datastores"][wildcards.datastore]["model"]
+    return f"results/{config['run']}/log_probs/{model}/seed{wildcards.seed}/{wildcards.split}"

@@ -1,0 +1,37 @@
+# What a reader needs to trust a number: where it was computed, and what it cost.
+
+
+rule environment:
+    """Record versions, commit, processor and settings of this run."""
+    output:
+        environment="<results>/tables/environment.json",
+    log:
+        "<logs>/environment.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint(
+            "scripts/record_environment.py", **{block: True for block in config}
+        ),
+        threads=1,
+        config=config,
+    script:
+        "../../scripts/record_environment.py"
+
+
+rule cost:
+    """Gather the time and memory of every job of this run."""
+    input:
+        rules.knn_perplexity.input,
+    output:
+        cost="<results>/tables/cost.csv",
+    log:
+        "<logs>/cost.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint("scripts/collect_costs.py"),
+        threads=1,
+        benchmarks=f"results/{config['run']}/benchmarks",
+    script:
+        "../../scripts/collect_costs.py"

@@ -1,0 +1,61 @@
+# Raw or generated text -> documents -> tokenizer -> token streams.
+
+
+rule build_corpus:
+    """Write the splits of a corpus as text, with the places where documents begin."""
+    output:
+        text=directory("<results>/corpora/{corpus}/text"),
+    log:
+        "<logs>/build_corpus/{corpus}.log",
+    benchmark:
+        "<benchmarks>/build_corpus/{corpus}.tsv"
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint("scripts/build_corpus.py", corpora="corpus"),
+        threads=1,
+        corpus=lookup(dpath="corpora/{corpus}", within=config),
+    script:
+        "../../scripts/build_corpus.py"
+
+
+rule train_tokenizer:
+    """Train a byte-level BPE on the train split, or fetch a pretrained tokenizer."""
+    input:
+        text="<results>/corpora/{corpus}/text",
+    output:
+        tokenizer=directory("<results>/corpora/{corpus}/tokenizer"),
+    log:
+        "<logs>/train_tokenizer/{corpus}.log",
+    benchmark:
+        "<benchmarks>/train_tokenizer/{corpus}.tsv"
+    conda:
+        CONDA
+    threads: config["threads"]["encode"]
+    params:
+        fingerprint=fingerprint("scripts/train_tokenizer.py", threads="encode", tokenizer=True),
+        threads=config["threads"]["encode"],
+        tokenizer=config["tokenizer"],
+    script:
+        "../../scripts/train_tokenizer.py"
+
+
+rule tokenize_corpus:
+    """Turn every split into one stream of tokens, with documents, words and lines counted."""
+    input:
+        text="<results>/corpora/{corpus}/text",
+        tokenizer="<results>/corpora/{corpus}/tokenizer",
+    output:
+        tokens=directory("<results>/corpora/{corpus}/tokens"),
+    log:
+        "<logs>/tokenize_corpus/{corpus}.log",
+    benchmark:
+        "<benchmarks>/tokenize_corpus/{corpus}.tsv"
+    conda:
+        CONDA
+    threads: config["threads"]["encode"]
+    params:
+        fingerprint=fingerprint("scripts/tokenize_corpus.py", threads="encode"),
+        threads=config["threads"]["encode"],
+    script:
+        "../../scripts/tokenize_corpus.py"
