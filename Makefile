@@ -1,0 +1,33 @@
+# Macondo from nothing: each command makes .venv from the lock first, if it is not there yet.
+# Inside the environment everything is plain Snakemake: source .venv/bin/activate.
+
+# The interpreter that makes .venv: make all PYTHON=python3.12
+PYTHON ?= python3
+
+FOUND = { command -v $(PYTHON) >/dev/null || { echo "error: Macondo needs Python 3.11 or newer, but there is no $(PYTHON); install it or name another, as in: make all PYTHON=python3.12" >&2; exit 1; }; }
+SETUP = $(FOUND) && $(PYTHON) envs/create.py
+ENTER = export PATH="$(CURDIR)/.venv/bin:$$PATH"
+SNAKEFMT = uv tool run --quiet --python .venv/bin/python --from snakefmt==2.1.0 snakefmt
+
+.PHONY: all test lint bench lock clean help
+
+all: ## every table and figure and the report, at the scale of this machine (cpu)
+	@$(SETUP) && $(ENTER) && snakemake --cores all all
+
+test: ## the tests
+	@$(SETUP) --test && $(ENTER) && python -m pytest
+
+lint: ## form: ruff, snakefmt and the linter of Snakemake
+	@$(SETUP) --test && $(ENTER) && ruff check && ruff format --check && $(SNAKEFMT) --check Snakefile workflow && snakemake --lint
+
+bench: ## speed against peers and bounds, as ratios
+	@$(SETUP) && $(ENTER) && for file in benchmarks/*.py; do PYTHONPATH=scripts python $$file || exit 1; done
+
+lock: ## compile envs/constraints.txt from the lists beside it; known pins stay
+	@$(SETUP) && $(ENTER) && uv pip compile --quiet --universal --python-version 3.11 --no-header envs/requirements.in envs/requirements-test.in --output-file envs/constraints.txt
+
+clean: ## remove .venv and what the checks leave; results/ and data/downloads/ stay
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis && find scripts tests -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\): ## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
