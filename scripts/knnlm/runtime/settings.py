@@ -29,7 +29,7 @@ def deep_merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any
     A mapping of another kind, whose `name`, `source` or `engine` differs, is replaced whole: the
     momentum of one optimizer is no setting of another.
     """
-    merged = dict(low)
+    merged = copy.deepcopy(dict(low))
     for key, value in high.items():
         old = merged.get(key)
         both = isinstance(value, Mapping) and isinstance(old, Mapping)

@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from knnlm.runtime.settings import SettingsError, deep_merge, resolve
+
+ROOT = Path(__file__).parents[2]
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+
+
+def settings_of(**command_line):
+    return resolve(CONFIG, command_line, SCHEMA)
+
+
+def test_the_scale_wins_over_the_defaults():
+    assert settings_of()["models"]["base"]["layers"] == 4
+    assert settings_of(scale="gpu")["models"]["base"]["layers"] == 12
+
+
+def test_the_command_line_wins_over_the_scale():
+    settings = settings_of(scale="paper", corpus="gazetteer", models={"base": {"layers": 2}})
+
+    assert settings["corpus"] == "gazetteer"
+    assert settings["models"]["base"]["layers"] == 2
+    assert settings["models"]["base"]["width"] == 1024
+
+
+def test_the_run_is_named_after_scale_and_corpus_unless_the_user_names_it():
+    assert settings_of(corpus="wikitext-2")["run"] == "cpu-wikitext-2"
+    assert settings_of(run="my-idea")["run"] == "my-idea"
+
+
+def test_a_model_takes_over_what_it_does_not_set_itself():
+    base, longer = (settings_of()["models"][name] for name in ("base", "longer"))
+
+    assert longer["training"].pop("tokens") == 2 * base["training"].pop("tokens")
+    assert longer.pop("extends") == "base"
+    assert longer == base
+
+
+def test_a_mapping_of_another_kind_is_replaced_whole():
+    low = {"optimizer": {"name": "adamw", "lr": 1, "betas": [0.9, 0.98]}}
+
+    merged = deep_merge(low, {"optimizer": {"name": "nesterov", "lr": 2}})
+
+    assert merged == {"optimizer": {"name": "nesterov", "lr": 2}}
+    assert deep_merge(low, {"optimizer": {"lr": 2}})["optimizer"]["betas"] == [0.9, 0.98]
+
+
+def test_the_paper_scale_holds_the_published_settings():
+    settings = settings_of(scale="paper")
+    model, training = settings["models"]["base"], settings["models"]["base"]["training"]
+
+    assert (model["layers"], model["width"], model["ffn_width"]) == (16, 1024, 4096)
+    assert model["context"] == 3072
+    assert model["dropout"] == {"residual": 0.3, "attention": 0.1, "activation": 0.1}
+    assert settings["tokenizer"]["vocabulary_size"] == 33_344
+    updates = training["tokens"] // (
+        training["batch_size"] * training["accumulation"] * model["context"]
+    )
+    assert updates == 286_000
+    assert training["optimizer"]["name"] == "nesterov"
+    assert training["schedule"]["name"] == "cosine_restarts"
+    assert training["clip_norm"] == 0.1
+    assert settings["search"]["k"] == 1024
+    assert settings["knn_perplexity"]["published"]["lmbda"] == 0.25
+    ivfpq = settings["indexes"]["ivfpq"]
+    assert (ivfpq["n_centroids"], ivfpq["code_bytes"], ivfpq["n_probes"]) == (4096, 64, 32)
+
+
+BAD = {
+    "unknown scale": ({"scale": "huge"}, r"unknown scale 'huge'; known scales: cpu, gpu, paper"),
+    "unknown corpus": ({"corpus": "ptb"}, r"corpus: unknown name 'ptb'; known corpora: gazetteer"),
+    "unknown key": ({"lambda": 0.3}, r"the config: unknown key 'lambda'; known: corpora"),
+    "unknown nested key": (
+        {"search": {"kay": 3}},
+        r"search: unknown key 'kay'; known: block_queries, k,",
+    ),
+    "unknown model": (
+        {"datastores": {"base": {"model": "gpt5"}}},
+        r"datastores\.base\.model: unknown name 'gpt5'; known models: base, longer",
+    ),
+    "unknown datastore": (
+        {"knn_perplexity": {"datastore": "x"}},
+        r"knn_perplexity\.datastore: unknown name 'x'; known datastores: base",
+    ),
+    "unknown control": ({"knn_perplexity": {"control": "x"}}, r"knn_perplexity\.control: unknown"),
+    "unknown index": (
+        {"knn_perplexity": {"indexes": ["hnsw"]}},
+        r"knn_perplexity\.indexes: unknown name 'hnsw'; known indexes: exact, ivf_flat, ivfpq",
+    ),
+    "unknown engine": (
+        {"indexes": {"mine": {"engine": "hnsw"}}},
+        r"indexes\.mine\.engine .*expected one of \['exact', 'ivf_flat', 'ivfpq'\], got 'hnsw'",
+    ),
+    "setting of another engine": (
+        {"indexes": {"exact": {"n_probes": 3}}},
+        r"indexes\.exact: unknown key 'n_probes'; known: engine",
+    ),
+    "text for a number": (
+        {"models": {"base": {"layers": "four"}}},
+        r"models\.base\.layers: expected integer, got 'four'",
+    ),
+    "YAML float that is a string": (
+        {"models": {"base": {"training": {"optimizer": {"lr": "1e-3"}}}}},
+        r"optimizer\.lr: expected number, got '1e-3'; write floats as 1\.0e-3",
+    ),
+    "nested value on the command line": (
+        {"search": "{k: 5}"},
+        r"search .*expected object, got '\{k: 5\}'.*overlay file with --configfile",
+    ),
+    "below range": ({"search": {"k": 0}}, r"search\.k: expected a number at least 1, got 0"),
+    "above range": (
+        {"knn_perplexity": {"published": {"lmbda": 1.5}}},
+        r"published\.lmbda .*below 1, got 1\.5",
+    ),
+    "negative temperature": (
+        {"knn_perplexity": {"published": {"temperature": -1}}},
+        r"published\.temperature .*above 0, got -1",
+    ),
+    "no seeds": ({"lm_seeds": []}, r"lm_seeds"),
+    "unknown corpus source": (
+        {"corpora": {"mine": {"source": "web"}}},
+        r"corpora\.mine\.source .*'gazetteer', 'hub', 'local'\], got 'web'",
+    ),
+    "local corpus without a path": (
+        {"corpora": {"mine": {"source": "local"}}},
+        r"corpora\.mine: missing key 'path'",
+    ),
+    "unknown site": (
+        {"datastores": {"base": {"site": "embedding"}}},
+        r"datastores\.base\.site .*expected one of .*got 'embedding'",
+    ),
+    "stride beyond the context": (
+        {"datastores": {"base": {"stride": 129}}},
+        r"datastores\.base\.stride: expected at most the context of model 'base', 128 tokens",
+    ),
+    "query stride beyond the context": (
+        {"queries": {"stride": 129}},
+        r"queries\.stride: expected at most the context",
+    ),
+    "k of the experiment beyond k of the search": (
+        {"search": {"k": 512}},
+        r"search\.k: expected at least 1024, the largest k of knn_perplexity, got 512",
+    ),
+    "tokenizer too small": (
+        {"tokenizer": {"vocabulary_size": 100}},
+        r"tokenizer\.vocabulary_size .*at least 257, got 100",
+    ),
+    "pretrained tokenizer without a name": (
+        {"tokenizer": {"source": "pretrained"}},
+        r"tokenizer.*missing key 'model'",
+    ),
+    "model that extends nothing known": (
+        {"models": {"third": {"extends": "second", "training": {"tokens": 5}}}},
+        r"models\.third\.extends: expected a model that extends no other, got 'second'",
+    ),
+    "model without sizes": (
+        {"models": {"third": {"training": {"tokens": 5}}}},
+        r"models\.third: missing key 'layers', or 'extends' a model",
+    ),
+    "run that is a path": ({"run": "../elsewhere"}, r"run .*'\.\./elsewhere'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_settings_are_named_with_what_was_expected_and_given(case):
+    command_line, message = BAD[case]
+
+    with pytest.raises(SettingsError, match=message):
+        settings_of(**command_line)
