@@ -1,0 +1,113 @@
+"""Tidy tables: one row a number, the same columns for every experiment, the same bytes every time.
+
+Columns are ordered, checked and formatted here and nowhere else.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from knnlm.runtime.artifacts import atomic_path
+
+NAMES = ("experiment", "corpus", "model", "split", "method", "setting", "seed", "metric")
+NUMBERS = ("value", "ci_low", "ci_high")
+COLUMNS = (*NAMES, *NUMBERS, "n", "unit")
+FLOAT_FORMAT = "%.9g"  # above the precision of any metric, below the noise of float64 sums
+
+
+def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a checked table with the standard columns, rows in the given order.
+
+    Args:
+        rows: one mapping a number. `experiment`, `metric`, `value`, `n` and `unit` are required;
+            names that do not apply stay empty, and so does an interval that cannot be given.
+
+    Raises:
+        ValueError: for a missing or unknown column, a value or count that is no number, half an
+            interval, or two rows for one number.
+    """
+    records = [dict(row) for row in rows]
+    for record in records:
+        unknown = sorted(set(record) - set(COLUMNS))
+        required = {"experiment", "metric", "value", "n", "unit"}
+        missing = sorted(name for name in required if record.get(name) in (None, ""))
+        if unknown or missing:
+            raise ValueError(
+                f"expected rows with the columns {', '.join(COLUMNS)}; unknown: "
+                f"{', '.join(unknown) or 'none'}, missing: {', '.join(missing) or 'none'}"
+            )
+    table = pd.DataFrame(records, columns=list(COLUMNS))
+    for name in (*NAMES, "unit"):
+        table[name] = table[name].map(lambda value: "" if _absent(value) else str(value))
+    for name in NUMBERS:
+        table[name] = table[name].astype(np.float64)
+    table["n"] = table["n"].astype(np.int64)
+    return _checked(table)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a tidy table as CSV, atomically; equal tables give equal bytes.
+
+    Raises:
+        ValueError: as `tidy`.
+    """
+    _checked(table)
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a tidy table back.
+
+    Raises:
+        ValueError: naming the file, if its columns are not the standard ones.
+    """
+    types = dict.fromkeys((*NAMES, "unit"), str) | dict.fromkeys(NUMBERS, np.float64)
+    absent = {name: [""] for name in NUMBERS}  # an empty name is a name, not NaN
+    table = pd.read_csv(
+        path, dtype=types | {"n": np.int64}, na_values=absent, keep_default_na=False
+    )
+    if tuple(table.columns) != COLUMNS:
+        raise ValueError(
+            f"expected {path} to have the columns {', '.join(COLUMNS)}, got "
+            f"{', '.join(map(str, table.columns))}; remove it and run snakemake again"
+        )
+    return table
+
+
+def select(table: pd.DataFrame, **names: str) -> pd.DataFrame:
+    """Return the rows with the given names, such as `method="lm", metric="hits"`.
+
+    Raises:
+        ValueError: if there is no such row.
+    """
+    wanted = np.ones(len(table), dtype=bool)
+    for column, name in names.items():
+        wanted &= (table[column] == name).to_numpy()
+    if not wanted.any():
+        described = ", ".join(f"{column} {name!r}" for column, name in names.items())
+        raise ValueError(f"the table has no row with {described}")
+    return table[wanted]
+
+
+def _absent(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and np.isnan(value))
+
+
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    if tuple(table.columns) != COLUMNS:
+        raise ValueError(f"expected the columns {', '.join(COLUMNS)}, got {list(table.columns)}")
+    for name, wrong in {
+        "a value that is not a number": table["value"].isna(),
+        "half an interval": table["ci_low"].isna() != table["ci_high"].isna(),
+        "an interval upside down": table["ci_low"] > table["ci_high"],
+        "a negative n": table["n"] < 0,
+        "the names of an earlier row": table.duplicated(subset=list(NAMES)),
+    }.items():
+        if wrong.any():
+            row = table.loc[wrong.idxmax(), list(NAMES)]
+            raise ValueError(f"a row of the table has {name}: {' / '.join(row)}")
+    return table
