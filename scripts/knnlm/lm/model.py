@@ -1,0 +1,193 @@
+"""The language model: made from a config block, saved and loaded as a Hugging Face folder.
+
+Ours has the architecture of GPT-2 (learned positions, norms before each part), with two
+additions that its config.json records: dropout after the activation inside the MLPs, and layers
+that keep their place but have no MLP.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub import constants as hub
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+)
+from transformers.activations import ACT2FN
+from transformers.utils.logging import disable_progress_bar
+
+from knnlm.lm.anatomy import architecture_of
+from knnlm.runtime.seeds import derive_seed
+
+HUB_SECONDS = 10.0  # patience with a hub that does not answer
+ATTENTION = "sdpa"  # torch's own kernels: fastest on every device that is supported
+
+disable_progress_bar()  # the bars of loading and saving would fill the logs
+
+
+class NoMLP(nn.Module):
+    """Stands where a layer's MLP was and adds nothing to the residual stream."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Return zeros of the shape of the input."""
+        return torch.zeros_like(hidden_states)
+
+
+class LanguageModel(GPT2LMHeadModel):
+    """GPT-2 with dropout inside the MLPs and, if the config says so, layers without an MLP.
+
+    All parts are initialized before some are left out, so that two models of one seed, with and
+    without an MLP, start with the same values wherever both have parameters.
+    """
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__(config)
+        dropout = getattr(config, "activation_dropout", 0.0)
+        left_out = getattr(config, "without_mlp", ())
+        for number, block in enumerate(self.transformer.h):
+            if number in left_out:
+                block.ln_2 = nn.Identity()
+                block.mlp = NoMLP()
+            elif dropout > 0:
+                block.mlp.act = nn.Sequential(block.mlp.act, nn.Dropout(dropout))
+
+
+def create_model(
+    model: dict[str, Any], *, vocabulary_size: int, seed: int, end_of_document: int | None = None
+) -> LanguageModel:
+    """Return a new model with random weights, in eval mode.
+
+    Weights are drawn as GPT-2's (normal, 0.02, residual projections scaled by depth). The
+    outside world's random state stays as it was.
+
+    Args:
+        model: the block of the config: layers, width, heads, ffn_width, context, activation,
+            tied_embeddings, dropout (residual, attention, activation), without_mlp (layers
+            counted from 0, or from the end with -1 the last).
+        vocabulary_size: V.
+        seed: of the weights.
+        end_of_document: token that separates documents, noted in the config.
+
+    Raises:
+        ValueError: if the heads do not divide the width, or a layer or activation is unknown.
+    """
+    _check(model)
+    dropout = model["dropout"]
+    config = GPT2Config(
+        vocab_size=vocabulary_size,
+        n_positions=model["context"],
+        n_embd=model["width"],
+        n_layer=model["layers"],
+        n_head=model["heads"],
+        n_inner=model["ffn_width"],
+        activation_function=model["activation"],
+        embd_pdrop=dropout["residual"],
+        resid_pdrop=dropout["residual"],
+        attn_pdrop=dropout["attention"],
+        tie_word_embeddings=model["tied_embeddings"],
+        bos_token_id=end_of_document,
+        eos_token_id=end_of_document,
+        use_cache=False,
+        attn_implementation=ATTENTION,
+        activation_dropout=dropout["activation"],
+        without_mlp=sorted({layer % model["layers"] for layer in model["without_mlp"]}),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        return LanguageModel(config).eval()
+
+
+def _check(model: dict[str, Any]) -> None:
+    layers, width, heads = model["layers"], model["width"], model["heads"]
+    if width % heads:
+        raise ValueError(
+            f"expected a width that the heads divide, got width {width} and {heads} heads; "
+            "change one of them in config.yaml"
+        )
+    if model["activation"] not in ACT2FN:
+        raise ValueError(
+            f"unknown activation {model['activation']}; expected one that transformers knows, "
+            "such as relu, gelu, gelu_new or silu"
+        )
+    unknown = [layer for layer in model["without_mlp"] if not -layers <= layer < layers]
+    if unknown:
+        raise ValueError(
+            f"without_mlp names layer {unknown[0]}, but the model has {layers}, counted from 0 "
+            f"to {layers - 1} or from -1 backwards"
+        )
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write config.json and model.safetensors into a folder, which plain transformers can load.
+
+    A model that leaves out an MLP or uses dropout inside it needs `load_model`.
+    """
+    model.save_pretrained(folder)
+
+
+def load_model(folder: Path | str) -> PreTrainedModel:
+    """Return a model in eval mode, fp32, on the CPU.
+
+    Args:
+        folder: one of ours, or any Hugging Face folder (or hub name) of a causal LM whose
+            architecture is in the anatomy table. Weights must be safetensors: nothing is
+            unpickled, and no code that comes with a model is run.
+
+    Raises:
+        ValueError: if there is no such folder or name, it is gated, or of another architecture.
+    """
+    if not (Path(folder) / "config.json").is_file():
+        _require_on_hub(str(folder))
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        architecture_of(config.model_type)
+        kind = LanguageModel if config.model_type == "gpt2" else AutoModelForCausalLM
+        model = kind.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation=ATTENTION, use_safetensors=True
+        )
+    except OSError as error:
+        raise ValueError(
+            f"the model {folder} cannot be loaded ({error}); expected config.json and "
+            "model.safetensors of a causal language model"
+        ) from error
+    return model.eval()
+
+
+def _require_on_hub(name: str) -> None:
+    """Check within seconds that a hub name can be loaded: cached, or there to be fetched."""
+    remedy = "give a folder with config.json and model.safetensors instead"
+    try:
+        AutoConfig.from_pretrained(name, local_files_only=True)
+        return
+    except (OSError, ValueError):
+        pass
+    if hub.HF_HUB_OFFLINE:
+        raise ValueError(
+            f"the model {name} is neither a folder with a config.json nor in the cache, and "
+            f"HF_HUB_OFFLINE is set; unset it to fetch the model, or {remedy}"
+        )
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except GatedRepoError as error:
+        raise ValueError(
+            f"the model {name} is gated; accept its terms on its page and log in with "
+            f"`hf auth login`, or {remedy}"
+        ) from error
+    except (RepositoryNotFoundError, HfHubHTTPError, ValueError) as error:
+        raise ValueError(
+            f"there is no folder {name} with a config.json, and the hub has no such model; "
+            f"correct the name, or {remedy}"
+        ) from error
+    except Exception as error:  # the hub's client has changed its network errors before
+        raise ValueError(
+            f"the model {name} is not in the cache and the hub cannot be reached "
+            f"({type(error).__name__}); fetch it once with a network (`hf download {name}`), "
+            f"or {remedy}"
+        ) from error
