@@ -18,31 +18,34 @@ COLUMNS = (*NAMES, *NUMBERS, "n", "unit")
 FLOAT_FORMAT = "%.9g"  # above the precision of any metric, below the noise of float64 sums
 
 
-def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def tidy(rows: Iterable[Mapping[str, Any]], *, coordinates: tuple[str, ...] = ()) -> pd.DataFrame:
     """Return a checked table with the standard columns, rows in the given order.
 
     Args:
         rows: one mapping a number. `experiment`, `metric`, `value`, `n` and `unit` are required;
             names that do not apply stay empty, and so does an interval that cannot be given.
+        coordinates: further columns, of numbers, for a table that holds curves: where on its
+            curve a row lies, such as ("lmbda", "temperature").
 
     Raises:
         ValueError: for a missing or unknown column, a value or count that is no number, half an
             interval, or two rows for one number.
     """
     records = [dict(row) for row in rows]
+    columns = (*COLUMNS, *coordinates)
     for record in records:
-        unknown = sorted(set(record) - set(COLUMNS))
+        unknown = sorted(set(record) - set(columns))
         required = {"experiment", "metric", "value", "n", "unit"}
         missing = sorted(name for name in required if record.get(name) in (None, ""))
         if unknown or missing:
             raise ValueError(
-                f"expected rows with the columns {', '.join(COLUMNS)}; unknown: "
+                f"expected rows with the columns {', '.join(columns)}; unknown: "
                 f"{', '.join(unknown) or 'none'}, missing: {', '.join(missing) or 'none'}"
             )
-    table = pd.DataFrame(records, columns=list(COLUMNS))
+    table = pd.DataFrame(records, columns=list(columns))
     for name in (*NAMES, "unit"):
         table[name] = table[name].map(lambda value: "" if _absent(value) else str(value))
-    for name in NUMBERS:
+    for name in (*NUMBERS, *coordinates):
         table[name] = table[name].astype(np.float64)
     table["n"] = table["n"].astype(np.int64)
     return _checked(table)
@@ -59,20 +62,21 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, *, coordinates: tuple[str, ...] = ()) -> pd.DataFrame:
     """Read a tidy table back.
 
     Raises:
-        ValueError: naming the file, if its columns are not the standard ones.
+        ValueError: naming the file, if its columns are not the standard ones and `coordinates`.
     """
-    types = dict.fromkeys((*NAMES, "unit"), str) | dict.fromkeys(NUMBERS, np.float64)
-    absent = {name: [""] for name in NUMBERS}  # an empty name is a name, not NaN
+    columns, numbers = (*COLUMNS, *coordinates), (*NUMBERS, *coordinates)
+    types = dict.fromkeys((*NAMES, "unit"), str) | dict.fromkeys(numbers, np.float64)
+    absent = {name: [""] for name in numbers}  # an empty name is a name, not NaN
     table = pd.read_csv(
         path, dtype=types | {"n": np.int64}, na_values=absent, keep_default_na=False
     )
-    if tuple(table.columns) != COLUMNS:
+    if tuple(table.columns) != columns:
         raise ValueError(
-            f"expected {path} to have the columns {', '.join(COLUMNS)}, got "
+            f"expected {path} to have the columns {', '.join(columns)}, got "
             f"{', '.join(map(str, table.columns))}; remove it and run snakemake again"
         )
     return table
@@ -98,14 +102,15 @@ def _absent(value: Any) -> bool:
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
-    if tuple(table.columns) != COLUMNS:
+    if tuple(table.columns[: len(COLUMNS)]) != COLUMNS:
         raise ValueError(f"expected the columns {', '.join(COLUMNS)}, got {list(table.columns)}")
+    coordinates = list(table.columns[len(COLUMNS) :])
     for name, wrong in {
         "a value that is not a number": table["value"].isna(),
         "half an interval": table["ci_low"].isna() != table["ci_high"].isna(),
         "an interval upside down": table["ci_low"] > table["ci_high"],
         "a negative n": table["n"] < 0,
-        "the names of an earlier row": table.duplicated(subset=list(NAMES)),
+        "the names of an earlier row": table.duplicated(subset=[*NAMES, *coordinates]),
     }.items():
         if wrong.any():
             row = table.loc[wrong.idxmax(), list(NAMES)]
