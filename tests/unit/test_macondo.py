@@ -143,6 +143,13 @@ def test_sentences_are_the_templates_filled_with_the_villagers_own_attributes(to
             assert example[split] == f"{name}, who {clause}, is the parent of {child}"
 
 
+def test_six_attributes_of_which_three_are_worded_as_in_the_paper():
+    assert len(CLAUSES) == 6
+    assert CLAUSES["birth_year"].format(1850) == "was born in 1850"
+    assert CLAUSES["friend"].format("Bala Lee") == "was a friend of Bala Lee"
+    assert CLAUSES["marriage_year"].format(1870) == "married in 1870"
+
+
 @given(town=towns)
 @settings(max_examples=20, deadline=None)
 def test_spans_hold_the_child(town):
