@@ -1,0 +1,97 @@
+"""The whole DAG on tiny data: what the tables say, and what an edit makes run again."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from e2e.conftest import TINY
+
+from knnlm.evidence.tables import COLUMNS
+
+RESULTS = "results/tiny"
+
+
+@pytest.fixture
+def table(finished):
+    return pd.read_csv(finished.folder / RESULTS / "tables/knn_perplexity.csv")
+
+
+def value(table, method, metric="perplexity_per_token"):
+    rows = table[(table.method == method) & (table.metric == metric) & (table.split == "test")]
+    return rows.value.iloc[0]
+
+
+def test_the_table_is_tidy_and_every_row_has_a_count(table):
+    assert list(table.columns) == list(COLUMNS)
+    assert (table.experiment == "knn_perplexity").all()
+    assert (table.corpus == "gazetteer").all()
+    assert table.n.notna().all()
+
+
+def test_perplexities_come_with_an_interval_that_covers_them(table):
+    rows = table[table.metric.str.startswith("perplexity_per") & table.ci_low.notna()]
+
+    assert len(rows)
+    assert (rows.ci_low <= rows.value).all()
+    assert (rows.value <= rows.ci_high).all()
+
+
+def test_the_lm_row_is_the_perplexity_of_its_stored_log_probabilities(finished, table):
+    queries = finished.folder / RESULTS / "log_probs/base/seed0/test"
+    log_probs = np.load(queries / "lm_log_probs.npy")
+
+    assert value(table, "LM") == pytest.approx(np.exp(-log_probs.mean()), rel=1e-6)
+
+
+def test_the_files_that_a_user_is_promised_are_there(finished):
+    results = finished.folder / RESULTS
+
+    for name in [
+        "tables/knn_perplexity_grid.csv",
+        "figures/knn_perplexity.svg",
+        "figures/knn_perplexity.png",
+        "tables/cost.csv",
+        "tables/environment.json",
+    ]:
+        assert (results / name).stat().st_size > 0
+    environment = json.loads((results / "tables/environment.json").read_text())
+    assert environment["config"]["run"] == "tiny"
+
+
+def test_a_finished_run_has_nothing_to_do(finished):
+    assert finished.jobs(*TINY, "all") == set()
+
+
+def test_touching_and_commenting_the_code_reruns_nothing(copied):
+    for path in (copied.folder / "scripts").rglob("*.py"):
+        path.touch()
+    module = copied.folder / "scripts/knnlm/retrieval/interpolation.py"
+    module.write_text(module.read_text() + "\n# a remark\n")
+
+    assert copied.jobs(*TINY, "all") == set()
+
+
+def test_an_edited_library_module_reruns_exactly_what_depends_on_it(copied):
+    module = copied.folder / "scripts/knnlm/evidence/metrics.py"
+    module.write_text(module.read_text() + "\n\nEDITED = True\n")
+
+    jobs = copied.jobs(*TINY, "knn_perplexity")
+
+    assert jobs == {"evaluate_knn_perplexity", "plot_knn_perplexity", "knn_perplexity"}
+
+
+def test_an_edited_plot_reruns_one_figure(copied):
+    script = copied.folder / "scripts/plot_knn_perplexity.py"
+    script.write_text(script.read_text() + "\nEDITED = True\n")
+
+    jobs = copied.jobs(*TINY, "knn_perplexity")
+
+    assert jobs == {"plot_knn_perplexity", "knn_perplexity"}
+
+
+def test_a_changed_setting_reruns_what_uses_it(copied):
+    jobs = copied.jobs(*TINY, "knn_perplexity", "--config", "lm_seeds=[0,1]")
+
+    assert {"train_language_model", "search_neighbors", "evaluate_knn_perplexity"} <= jobs
+    assert "build_corpus" not in jobs

@@ -1,0 +1,51 @@
+"""What Snakemake makes of the config: scales, precedence, errors before any job starts."""
+
+import json
+
+import pytest
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu", "paper"])
+def test_every_scale_passes_a_dry_run(project, scale):
+    output = project.snakemake("--dry-run", "--config", f"scale={scale}").stdout
+
+    assert "train_language_model" in output
+    assert "evaluate_knn_perplexity" in output
+
+
+def test_the_command_line_wins_over_the_scale_and_the_scale_over_the_defaults(project):
+    (project.folder / "overlay.yaml").write_text("models: {base: {layers: 3}}")
+    command = ["--config", "scale=gpu", "corpus=wikitext-2", "--configfile", "overlay.yaml"]
+
+    project.snakemake("environment", *command)
+
+    written = project.folder / "results/gpu-wikitext-2/tables/environment.json"
+    settings = json.loads(written.read_text())["config"]
+    assert settings["corpus"] == "wikitext-2"  # the command line, not the scale's wikitext-103
+    assert settings["models"]["base"]["layers"] == 3  # the overlay, not the scale's 12
+    assert settings["models"]["base"]["width"] == 768  # the scale, not the default 128
+    assert settings["lm_seeds"] == [0]  # the default
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("scale=huge", "unknown scale 'huge'; known scales: cpu, gpu, paper"),
+        ("corpus=ptb", "unknown name 'ptb'; known corpora: gazetteer, wikitext-103, wikitext-2"),
+        ("lambda=0.3", "unknown key 'lambda'; known: corpora"),
+        ("search='{k: 5}'", "overlay file with --configfile"),
+    ],
+)
+def test_a_bad_setting_stops_snakemake_before_any_job(project, setting, message):
+    done = project.snakemake("--config", setting, check=False)
+
+    assert done.returncode != 0
+    assert message in done.stdout
+    assert not (project.folder / "results").exists()
+
+
+def test_the_list_of_rules_reads_as_a_table_of_contents(project):
+    output = project.snakemake("--list-rules").stdout
+
+    assert "Does retrieval from its own training data help the LM?" in output
+    assert "Save one key and one value for each token of the train split" in output
