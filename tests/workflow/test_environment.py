@@ -1,6 +1,7 @@
 """The environment: the lock says everything, and making it works or says why not."""
 
 import ast
+import functools
 import os
 import re
 import runpy
@@ -129,6 +130,7 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@functools.cache
 def imported_modules() -> set[str]:
     modules = set()
     for script in (ROOT / "scripts").rglob("*.py"):
