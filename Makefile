@@ -7,7 +7,7 @@ PYTHON ?= python3
 FOUND = { command -v $(PYTHON) >/dev/null || { echo "error: Macondo needs Python 3.11 or newer, but there is no $(PYTHON); install it or name another, as in: make all PYTHON=python3.12" >&2; exit 1; }; }
 SETUP = $(FOUND) && $(PYTHON) envs/create.py
 ENTER = export PATH="$(CURDIR)/.venv/bin:$$PATH"
-SNAKEFMT = uv tool run --quiet --python .venv/bin/python --from snakefmt==2.1.0 snakefmt
+SNAKEFMT = uv tool run --quiet --python .venv/bin/python --from snakefmt==2.1.0 snakefmt --line-length 100
 
 .PHONY: all test lint bench lock clean help
 
