@@ -1,0 +1,70 @@
+"""The encoder of a datastore: the keys of any range of positions, always the same bytes.
+
+A forward pass rounds differently when it reads other windows beside a window. So the windows of
+a stream are cut into batches once and for all, and a batch is read whole, whichever of its rows
+are wanted.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from knnlm.lm.anatomy import capture, context, width
+from knnlm.lm.windows import Window, windows
+
+TOKENS_A_BATCH = 8192  # read by one forward pass, in whole windows; part of the bytes of the keys
+
+
+class Encoder:
+    """Keys of any range of positions, the same bytes whatever range was asked for before."""
+
+    def __init__(
+        self, model: PreTrainedModel, stream: NDArray[Any], *, site: str, stride: int, dtype: str
+    ) -> None:
+        """Prepare the windows; nothing is encoded yet.
+
+        Args:
+            model: in eval mode.
+            stream: (n_tokens,), all tokens of a split.
+            site: where in the last block the key is taken, see `knnlm.lm.anatomy.SITES`.
+            stride: tokens a window moves on.
+            dtype: of the keys, float16 or float32.
+        """
+        self.model, self.stream, self.site = model, stream, site
+        self.dtype = getattr(torch, dtype)
+        self.n_entries = len(stream) - 1  # the last token has no next one
+        every = windows(self.n_entries, context=context(model), stride=stride)
+        size = max(1, TOKENS_A_BATCH // context(model))
+        self.batches = [every[i : i + size] for i in range(0, len(every), size)]
+        self.firsts = np.array([batch[0].first for batch in self.batches])
+        self.encode_batch = lru_cache(maxsize=1)(self._encode_batch)
+
+    def keys(self, start: int, stop: int) -> NDArray[Any]:
+        """Return the keys of positions start..stop-1, (stop - start, dim)."""
+        keys = np.empty((stop - start, width(self.model)), str(self.dtype).removeprefix("torch."))
+        low, high = np.searchsorted(self.firsts, [start, stop - 1], side="right")
+        for number in range(low - 1, high):
+            first = self.firsts[number]
+            encoded = self.encode_batch(number)
+            wanted = encoded[max(start - first, 0) : stop - first]
+            place = max(first - start, 0)
+            keys[place : place + len(wanted)] = wanted
+        return keys
+
+    def _encode_batch(self, number: int) -> NDArray[Any]:
+        batch: list[Window] = self.batches[number]
+        tokens = np.stack([self.stream[w.start : w.stop] for w in batch]).astype(np.int64)
+        input_ids = torch.from_numpy(tokens).to(self.model.device)
+        states = capture(self.model, input_ids, [self.site])[self.site]
+        kept = [state[w.first - w.start :] for state, w in zip(states, batch, strict=True)]
+        keys = torch.cat(kept).to(self.dtype)
+        if not torch.isfinite(keys).all():
+            raise ValueError(
+                f"a key between tokens {batch[0].first:,} and {batch[-1].stop:,} does not fit "
+                f"{self.dtype}; set the datastore's dtype to float32"
+            )
+        return keys.cpu().numpy()
