@@ -24,8 +24,8 @@ include: "workflow/rules/evidence.smk"
 rule all:
     """Every table and figure of every experiment."""
     default_target: True
-    localrule: True
     input:
         rules.knn_perplexity.input,
         rules.environment.output,
         rules.cost.output,
+    localrule: True

@@ -1,1 +1,1 @@
-"""The library behind the workflow: plain arguments in, arrays and tables out; knows no Snakemake."""
+"""The library behind the workflow: plain arguments in, arrays and tables out."""

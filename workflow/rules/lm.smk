@@ -19,9 +19,7 @@ rule train_language_model:
     resources:
         gpu=int(config["scale"] != "cpu"),
     params:
-        fingerprint=fingerprint(
-            "scripts/train_language_model.py", threads="train", models="model"
-        ),
+        fingerprint=fingerprint("scripts/train_language_model.py", threads="train", models="model"),
         threads=config["threads"]["train"],
         model=lookup(dpath="models/{model}", within=config),
     script:

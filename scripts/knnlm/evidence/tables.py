@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from knnlm.evidence.intervals import student_interval
 from knnlm.runtime.artifacts import atomic_path
 
 NAMES = ("experiment", "corpus", "model", "split", "method", "setting", "seed", "metric")
@@ -62,24 +63,39 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 
-def read_table(path: Path, *, coordinates: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read a tidy table back.
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a tidy table back; columns behind the standard ones are coordinates.
 
     Raises:
-        ValueError: naming the file, if its columns are not the standard ones and `coordinates`.
+        ValueError: naming the file, if it lacks a standard column.
     """
-    columns, numbers = (*COLUMNS, *coordinates), (*NUMBERS, *coordinates)
-    types = dict.fromkeys((*NAMES, "unit"), str) | dict.fromkeys(numbers, np.float64)
-    absent = {name: [""] for name in numbers}  # an empty name is a name, not NaN
-    table = pd.read_csv(
-        path, dtype=types | {"n": np.int64}, na_values=absent, keep_default_na=False
-    )
-    if tuple(table.columns) != columns:
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)  # an empty name is no NaN
+    if tuple(table.columns[: len(COLUMNS)]) != COLUMNS:
         raise ValueError(
-            f"expected {path} to have the columns {', '.join(columns)}, got "
-            f"{', '.join(map(str, table.columns))}; remove it and run snakemake again"
+            f"expected {path} to have the columns {', '.join(COLUMNS)}, got "
+            f"{', '.join(table.columns)}; remove it and run snakemake again"
         )
+    for name in (*NUMBERS, *table.columns[len(COLUMNS) :]):
+        table[name] = table[name].replace("", "nan").astype(np.float64)
+    table["n"] = table["n"].astype(np.int64)
     return table
+
+
+def means_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each number that several LM seeds have: mean and Student's t interval.
+
+    These rows say how a number moves with another training run, as the rows of one seed say how
+    it moves with other documents. `seed` is "all" and `n` counts the seeds.
+    """
+    names = [name for name in NAMES if name != "seed"]
+    seeded = table[table["seed"] != ""]
+    rows = []
+    for key, group in seeded.groupby([*names, "unit"], sort=False):
+        if len(group) > 1:
+            low, high = student_interval(group["value"].to_numpy())
+            numbers = {"value": group["value"].mean(), "ci_low": low, "ci_high": high}
+            rows.append(dict(zip([*names, "unit"], key, strict=True)) | numbers | {"n": len(group)})
+    return tidy([row | {"seed": "all"} for row in rows])
 
 
 def select(table: pd.DataFrame, **names: str) -> pd.DataFrame:
