@@ -1,0 +1,20 @@
+"""Write the three splits of a corpus as text, cut into documents."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knnlm.runtime.job import begin
+from knnlm.text.corpus import build_corpus
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    begin(log=snakemake.log[0], threads=snakemake.params.threads)
+    build_corpus(
+        output=Path(snakemake.output.text),
+        fingerprint=snakemake.params.fingerprint,
+        name=snakemake.wildcards.corpus,
+        corpus=snakemake.params.corpus,
+        cache=Path("data/downloads"),
+    )
