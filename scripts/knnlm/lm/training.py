@@ -1,0 +1,288 @@
+"""One training loop, for models from scratch, for fine-tuning and for what replaces a datastore.
+
+It runs on accelerate: the device and the number of processes are the machine's. Batches and
+random draws are functions of the seed and the number of the update, so a run that was killed
+goes on from its last state and ends in the same bytes.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from knnlm.lm.schedule import learning_rate
+from knnlm.lm.state import Log, load_state, save_state, trained
+from knnlm.runtime.logs import Progress
+from knnlm.runtime.seeds import derive_seed
+
+STATE = "state.safetensors"
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # ours: accelerate's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a module is trained, whatever it is.
+
+    Attributes:
+        steps: number of updates.
+        optimizer: see `create_optimizer`; its lr is the highest of the schedule.
+        schedule: see `learning_rate`.
+        clip_norm: largest norm of the whole gradient; None does not clip.
+        precision: fp32, bf16 or fp16; mixed precision on a GPU only.
+        accumulation: forward passes of one update, shared by all processes.
+        seed: of dropout.
+    """
+
+    steps: int
+    optimizer: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+    clip_norm: float | None
+    precision: str
+    accumulation: int
+    seed: int
+
+
+def train(
+    module: nn.Module,
+    recipe: Recipe,
+    *,
+    batch_at: Callable[[int], Any],
+    loss: Callable[[nn.Module, Any], Tensor],
+    partial: Path,
+    save_every: int,
+    log_every: int,
+    evaluate: Callable[[int], Mapping[str, float]] | None = None,
+    evaluate_at: Collection[int] = (),
+    keep_state_at: Mapping[int, Path] | None = None,
+    start: Path | None = None,
+    tokens_per_update: int = 0,
+) -> list[dict[str, float]]:
+    """Train a module in place, leave it in eval mode and return the log.
+
+    Args:
+        module: its parameters that require a gradient are trained.
+        recipe: the settings.
+        batch_at: the batch of one forward pass, a pure function of its number: update s reads
+            numbers s * accumulation to (s + 1) * accumulation - 1. Tensors in lists, tuples
+            and dicts are moved to the device.
+        loss: of a module and a batch: a scalar, the mean over what the batch holds.
+        partial: folder of the state; one that is found there is gone on from.
+        save_every: updates between two states.
+        log_every: updates between two rows of the log.
+        evaluate: called with the number of finished updates, without gradients, on the module
+            in eval mode, by the first process; what it returns joins the row.
+        evaluate_at: numbers of finished updates, 0 for before the first.
+        keep_state_at: files in which the states after these numbers of updates are kept.
+        start: a state to begin with if there is none in `partial`, kept by another training.
+        tokens_per_update: for the speed in the progress lines; 0 counts updates.
+
+    Returns:
+        Rows of step (finished updates), loss (mean since the row before), lr (of the last
+        update) and the evaluation; loss and lr are NaN before the first update.
+
+    Raises:
+        ValueError: if a setting is impossible on this machine, or a loss is not finite.
+        ArtifactError: if a state is truncated or of another training.
+    """
+    kept = keep_state_at or {}
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        run = _Run(module, recipe, batch_at, loss)
+        run.resume(partial / STATE, start)
+        first = done = run.log.done
+        progress = _progress(recipe.steps, first, tokens_per_update)
+        while True:
+            # A state is saved before the row of the same step, so that what goes on from it
+            # makes the row itself: its evaluation may be another one.
+            if done in kept and not kept[done].is_file():
+                run.save(kept[done])
+            if done % save_every == 0 and done > first:
+                run.save(partial / STATE)
+            if done in evaluate_at and evaluate is not None:
+                run.report(evaluate)
+            elif done > 0 and (done % log_every == 0 or done == recipe.steps):
+                run.report(None)
+            if done == recipe.steps:
+                break
+            run.update()
+            done = run.log.done
+            progress(run.log)
+        run.release()
+    return run.log.rows
+
+
+def create_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> Optimizer:
+    """Return the optimizer of a config block over what is trained in a module.
+
+    Weights decay in matrices only, not in biases and norms: the habit since GPT-2.
+
+    Args:
+        module: already on its device.
+        settings: name, lr, weight_decay, and betas (adamw: decoupled decay; adam: decay as part
+            of the gradient) or momentum (nesterov: SGD with Nesterov's momentum, whose updates
+            are those of fairseq's `nag`).
+
+    Raises:
+        ValueError: if the name is unknown or nothing is to be trained.
+    """
+    parameters = [parameter for _, parameter in trained(module)]
+    if not parameters:
+        raise ValueError("nothing to train: no parameter of the module requires a gradient")
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings["weight_decay"]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    lr, name = settings["lr"], settings["name"]
+    if name in ("adamw", "adam"):
+        kind = AdamW if name == "adamw" else Adam
+        return kind(groups, lr=lr, betas=tuple(settings["betas"]), fused=True)
+    if name == "nesterov":
+        return SGD(groups, lr=lr, momentum=settings["momentum"], nesterov=True, fused=True)
+    raise ValueError(f"unknown optimizer {name}; expected adamw, adam or nesterov")
+
+
+def create_accelerator(precision: str, accumulation: int) -> Accelerator:
+    """Return an accelerator after checking that this machine can do what is asked.
+
+    Raises:
+        ValueError: if the precision is unknown or needs a GPU, or the processes cannot share
+            the forward passes of an update evenly.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision}; expected {', '.join(PRECISIONS)}")
+    machine = PartialState()
+    if precision != "fp32" and machine.device.type != "cuda":
+        raise ValueError(
+            f"precision {precision} needs a GPU: on a CPU it is about 20 times slower than "
+            "fp32; set precision: fp32 in config.yaml"
+        )
+    if accumulation % machine.num_processes:
+        raise ValueError(
+            f"expected an accumulation that {machine.num_processes} processes can share evenly, "
+            f"got {accumulation}; change accumulation in config.yaml or the number of processes"
+        )
+    return Accelerator(mixed_precision=PRECISIONS[precision])
+
+
+def _progress(steps: int, first: int, tokens_per_update: int) -> Callable[[Log], None]:
+    size, unit = (tokens_per_update, "tokens") if tokens_per_update else (1, "updates")
+    lines = Progress("training", total=steps * size, unit=unit, done=first * size)
+
+    def show(log: Log) -> None:
+        last = log.rows[-1]["loss"] if log.rows else math.nan
+        lines.update(log.done * size, f"update {log.done:,} of {steps:,}, loss {last:.3f}")
+
+    return show
+
+
+class _Run:
+    """What a training holds between two updates."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        recipe: Recipe,
+        batch_at: Callable[[int], Any],
+        loss: Callable[[nn.Module, Any], Tensor],
+    ) -> None:
+        self.module, self.recipe, self.batch_at, self.loss = module, recipe, batch_at, loss
+        self.accelerator = create_accelerator(recipe.precision, recipe.accumulation)
+        module.to(self.accelerator.device).train()
+        self.optimizer = create_optimizer(module, recipe.optimizer)
+        self.parameters = [parameter for _, parameter in trained(module)]
+        self.prepared, self.stepper = self.accelerator.prepare(module, self.optimizer)
+        self.log = Log()
+        self.waiting: list[Tensor] = []  # losses of updates, not yet fetched from the device
+
+    def resume(self, *candidates: Path | None) -> None:
+        """Go on from the first state that exists, if any."""
+        for path in candidates:
+            if path is not None and path.is_file():
+                self.log = load_state(path, self.module, self.optimizer)
+                assert self.log.done <= self.recipe.steps, f"{path} is beyond the last update"
+                if self.log.scaler is not None:
+                    self.accelerator.scaler.load_state_dict(self.log.scaler)
+                return
+
+    def learning_rate(self, step: int) -> float:
+        recipe = self.recipe
+        return learning_rate(
+            step, schedule=recipe.schedule, lr=recipe.optimizer["lr"], steps=recipe.steps
+        )
+
+    def update(self) -> None:
+        """Run the forward and backward passes of one update, and the update."""
+        step, accumulation = self.log.done, self.recipe.accumulation
+        share = range(self.accelerator.process_index, accumulation, self.accelerator.num_processes)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in share:
+            number = step * accumulation + part
+            # Dropout by the number of the batch: the same on any number of processes.
+            torch.manual_seed(derive_seed(self.recipe.seed, "dropout", number))
+            batch = send_to_device(self.batch_at(number), self.accelerator.device)
+            last = part == share[-1]
+            with nullcontext() if last else self.accelerator.no_sync(self.prepared):
+                mean = self.loss(self.prepared, batch) / len(share)
+                self.accelerator.backward(mean)
+            total += mean.detach()
+        if self.recipe.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        self.waiting.append(total)
+        self.log.done += 1
+
+    def fetch_losses(self) -> None:
+        """Add the waiting losses to the log, one by one, so that the sum is always the same."""
+        if not self.waiting:
+            return
+        losses = self.accelerator.reduce(torch.stack(self.waiting), reduction="mean").tolist()
+        first = self.log.done - len(losses)
+        self.waiting = []
+        for step, value in enumerate(losses, start=first + 1):
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"the loss of update {step:,} is {value}; lower optimizer.lr or clip_norm, "
+                    "or use longer warm-up, in config.yaml"
+                )
+            self.log.loss_sum += value
+            self.log.n_losses += 1
+
+    def report(self, evaluate: Callable[[int], Mapping[str, float]] | None) -> None:
+        """Add a row to the log, with an evaluation if there is one."""
+        self.fetch_losses()
+        log = self.log
+        row = {
+            "step": log.done,
+            "loss": log.loss_sum / log.n_losses if log.n_losses else math.nan,
+            "lr": self.learning_rate(log.done - 1) if log.done else math.nan,
+        }
+        if evaluate is not None and self.accelerator.is_main_process:
+            self.module.eval()
+            with torch.no_grad():
+                row |= evaluate(log.done)
+            self.module.train()
+        log.rows.append(row)
+        log.loss_sum, log.n_losses = 0.0, 0
+
+    def save(self, path: Path) -> None:
+        """Write the state, on the first process."""
+        self.fetch_losses()
+        scaler = self.accelerator.scaler
+        self.log.scaler = None if scaler is None else scaler.state_dict()
+        if self.accelerator.is_main_process:
+            save_state(path, self.module, self.optimizer, self.log)
+
+    def release(self) -> None:
+        """Leave the module in eval mode, without what mixed precision wrapped around it."""
+        self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
+        self.module.eval()
