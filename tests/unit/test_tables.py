@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from knnlm.evidence.cost import collect_costs, write_costs
-from knnlm.evidence.tables import COLUMNS, read_table, select, tidy, write_table
+from knnlm.evidence.tables import (
+    COLUMNS,
+    means_over_seeds,
+    read_table,
+    select,
+    tidy,
+    write_table,
+)
 
 ROW = {
     "experiment": "knn_perplexity",
@@ -90,6 +97,33 @@ def test_select_finds_rows_by_name_and_says_when_there_is_none():
     assert select(table, method="knn_lm", metric="perplexity_per_token")["value"].tolist() == [2.0]
     with pytest.raises(ValueError, match="no row with method 'mlp', seed '0'"):
         select(table, method="mlp", seed="0")
+
+
+def test_curves_keep_their_coordinates_and_may_repeat_names_along_them(tmp_path):
+    rows = [ROW | {"lmbda": 0.25}, ROW | {"lmbda": 0.5}, ROW]
+    write_table(tmp_path / "t.csv", tidy(rows, coordinates=("lmbda",)))
+
+    back = read_table(tmp_path / "t.csv")
+
+    np.testing.assert_array_equal(back["lmbda"], [0.25, 0.5, np.nan])
+    with pytest.raises(ValueError, match="unknown: lmbda"):
+        tidy(rows)
+
+
+def test_means_over_seeds_have_a_t_interval_and_count_the_seeds():
+    rows = [ROW | {"seed": seed, "value": value} for seed, value in enumerate([1.0, 2.0, 3.0])]
+
+    table = means_over_seeds(tidy([*rows, ROW | {"seed": None}, ROW | {"method": "control"}]))
+
+    assert table["seed"].tolist() == ["all"]
+    assert table["value"].tolist() == [2.0]
+    assert table["n"].tolist() == [3]
+    half = 4.302652729911275 / np.sqrt(3)  # t of 97.5 % with 2 degrees of freedom, s = 1
+    np.testing.assert_allclose(table[["ci_low", "ci_high"]], [[2 - half, 2 + half]], rtol=1e-9)
+
+
+def test_one_seed_has_no_row_over_seeds():
+    assert means_over_seeds(tidy([ROW])).empty
 
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"

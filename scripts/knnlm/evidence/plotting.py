@@ -26,8 +26,8 @@ LABELS = {"lm": "LM", "knn_lm": "kNN-LM", "control": "LM, trained longer"}
 LOOK = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 7,
-    "axes.labelsize": 7.5,
-    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "axes.titlesize": 7,
     "xtick.labelsize": 6.5,
     "ytick.labelsize": 6.5,
     "axes.spines.top": False,
