@@ -35,7 +35,7 @@ SETTINGS = {
 }
 
 
-def write_text_and_tokens(root):
+def write_text_and_tokens(root, *, generated=True):
     """Documents of ten random words and a line end; a token is a word with the space before it."""
     text, tokens = root / "text", root / "tokens"
     text.mkdir()
@@ -58,10 +58,12 @@ def write_text_and_tokens(root):
         save_array(tokens / f"{split}.documents.npy", offsets)
         save_array(tokens / f"{split}.words.npy", (kinds >= FIRST_WORD).astype(np.uint8))
         save_array(tokens / f"{split}.lines.npy", (kinds == NEWLINE).astype(np.uint8))
-    write_facts_and_references(text)
+    if generated:
+        write_facts_and_references(text)
     write_manifest(text, kind="text", settings={}, made_from={}, contents={})
     origin = {"text": identity(text, kind="text")}
-    write_manifest(tokens, kind="tokens", settings={}, made_from=origin, contents={})
+    vocabulary = {"vocabulary_size": FIRST_WORD + len(WORDS), "end_of_document": END_OF_DOCUMENT}
+    write_manifest(tokens, kind="tokens", settings={}, made_from=origin, contents=vocabulary)
     return text, tokens
 
 
@@ -137,14 +139,12 @@ def write_neighbors(folder, queries, index):
     return folder
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("artifacts")
-    text, tokens = write_text_and_tokens(root)
+def write_inputs(root, *, seeds, generated):
+    text, tokens = write_text_and_tokens(root, generated=generated)
     queries = {
         model: [
             write_queries(root / f"{model}/seed{seed}/{split}", tokens, split, model, seed)
-            for seed, split in product(SEEDS, SPLITS)
+            for seed, split in product(seeds, SPLITS)
         ]
         for model in ("base", "longer")
     }
@@ -154,12 +154,12 @@ def inputs(tmp_path_factory):
             root / f"base/seed{seed}/{split}",
             index,
         )
-        for seed, index, split in product(SEEDS, INDEXES, SPLITS)
+        for seed, index, split in product(seeds, INDEXES, SPLITS)
     ]
     return {
         "corpus": "made-up",
         "model": "base",
-        "seeds": SEEDS,
+        "seeds": seeds,
         "settings": SETTINGS,
         "text": text,
         "tokens": tokens,
@@ -167,6 +167,11 @@ def inputs(tmp_path_factory):
         "control_queries": queries["longer"],
         "neighbors": neighbors,
     }
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return write_inputs(tmp_path_factory.mktemp("artifacts"), seeds=SEEDS, generated=True)
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +317,14 @@ def test_seeds_are_summed_up_with_an_interval_over_seeds(tables):
     assert mean["value"].item() == pytest.approx(np.mean(single), rel=1e-12)
     assert mean["ci_low"].item() < mean["value"].item() < mean["ci_high"].item()
     assert mean["n"].item() == 2
+
+
+def test_one_seed_of_a_natural_corpus_has_no_rows_over_seeds_of_facts_or_of_readers(tmp_path):
+    table, _ = evaluate_knn_perplexity(**write_inputs(tmp_path, seeds=(3,), generated=False))
+
+    assert set(table["seed"]) == {"3", ""}
+    assert set(table["method"]) == {"lm", "control", "knn_lm", ""}
+    assert not table["setting"].str.contains("fact").any()
 
 
 def test_curves_pass_through_the_tuned_point_which_is_their_lowest(tables):

@@ -32,6 +32,12 @@ def test_columns_are_in_the_standard_order_and_what_does_not_apply_is_empty():
     assert np.isnan(table.loc[0, "ci_low"])
 
 
+def test_a_seed_stays_a_whole_number_beside_rows_without_one():
+    table = tidy([ROW, ROW | {"seed": None}, ROW | {"seed": 12}])
+
+    assert table["seed"].tolist() == ["0", "", "12"]
+
+
 def test_a_table_comes_back_as_it_was_written(tmp_path):
     rows = [ROW, ROW | {"setting": "exact, tuned", "ci_low": 1.5, "ci_high": 1e-12 + 2}]
     write_table(tmp_path / "t.csv", tidy(rows))

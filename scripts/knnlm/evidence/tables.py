@@ -43,9 +43,9 @@ def tidy(rows: Iterable[Mapping[str, Any]], *, coordinates: tuple[str, ...] = ()
                 f"expected rows with the columns {', '.join(columns)}; unknown: "
                 f"{', '.join(unknown) or 'none'}, missing: {', '.join(missing) or 'none'}"
             )
-    table = pd.DataFrame(records, columns=list(columns))
-    for name in (*NAMES, "unit"):
-        table[name] = table[name].map(lambda value: "" if _absent(value) else str(value))
+        # as text before pandas sees them: beside a row without a seed, 0 would become "0.0"
+        record |= {name: _text(record.get(name)) for name in (*NAMES, "unit")}
+    table = pd.DataFrame(records, columns=list(columns)).astype(dict.fromkeys(NAMES, str))
     for name in (*NUMBERS, *coordinates):
         table[name] = table[name].astype(np.float64)
     table["n"] = table["n"].astype(np.int64)
@@ -113,8 +113,8 @@ def select(table: pd.DataFrame, **names: str) -> pd.DataFrame:
     return table[wanted]
 
 
-def _absent(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
+def _text(name: Any) -> str:
+    return "" if name is None else str(name)
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
