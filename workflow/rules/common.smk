@@ -32,6 +32,7 @@ wildcard_constraints:
     datastore="|".join(config["datastores"]),
     index="|".join(config["indexes"]),
     split="train|validation|test",
+    fine_tuning="|".join(config["overspecification"]["fine_tunings"]),
     seed="[0-9]+",
 
 
@@ -71,3 +72,11 @@ def queries_of_datastore(wildcards):
     """Return the folder of the queries scored by the model of a datastore."""
     model = config["datastores"][wildcards.datastore]["model"]
     return f"results/{config['run']}/log_probs/{model}/seed{wildcards.seed}/{wildcards.split}"
+
+
+def tokenizer_of_macondo(wildcards):
+    """Return the folder of the corpus's tokenizer, if the names of children depend on it."""
+    macondo = config["macondo"]
+    if macondo["child_names"] == "existing" and macondo["tokenizer"] is None:
+        return [f"results/{config['run']}/corpora/{config['corpus']}/tokenizer"]
+    return []

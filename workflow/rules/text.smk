@@ -59,3 +59,21 @@ rule tokenize_corpus:
         threads=config["threads"]["encode"],
     script:
         "../../scripts/tokenize_corpus.py"
+
+
+rule build_macondo:
+    """Write the villagers of Macondo and the over-specified and bare sentences about them."""
+    input:
+        tokenizer_of_macondo,
+    output:
+        macondo=directory("<results>/macondo/seed{seed}"),
+    log:
+        "<logs>/build_macondo/seed{seed}.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint("scripts/build_macondo.py", macondo=True),
+        threads=1,
+        macondo=config["macondo"],
+    script:
+        "../../scripts/build_macondo.py"

@@ -143,6 +143,7 @@ def check_names(settings: Mapping[str, Any]) -> None:
         _known(settings, "knn_perplexity.indexes", index, "indexes")
     model = settings["datastores"][experiment["datastore"]]["model"]
     _at_most(settings, "queries.stride", settings["queries"]["stride"], model)
+    _known_in(settings, "overspecification", "compare", "fine_tunings")
     k_max = max([*experiment["grid"]["k"], experiment["published"]["k"]])
     if k_max > settings["search"]["k"]:
         raise SettingsError(
@@ -156,6 +157,16 @@ def _known(settings: Mapping[str, Any], key: str, name: str, block: str) -> None
         raise SettingsError(
             f"{key}: unknown name {name!r}; known {block}: {', '.join(sorted(settings[block]))}"
         )
+
+
+def _known_in(settings: Mapping[str, Any], block: str, chosen: str, names: str) -> None:
+    known = settings[block][names]
+    for name in settings[block][chosen]:
+        if name not in known:
+            raise SettingsError(
+                f"{block}.{chosen}: unknown name {name!r}; known {block}.{names}: "
+                f"{', '.join(sorted(known))}"
+            )
 
 
 def _at_most(settings: Mapping[str, Any], key: str, stride: int, model: str) -> None:
