@@ -1,0 +1,222 @@
+"""A language model from scratch: windows of the train split, next-token loss, one artifact."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import PartialState
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from knnlm.lm.model import create_model, save_model
+from knnlm.lm.schedule import can_continue, tokens_per_update, trunk_step, updates
+from knnlm.lm.training import STATE, Recipe, train
+from knnlm.lm.windows import ShuffledWindows, windows
+from knnlm.runtime.artifacts import (
+    MANIFEST,
+    atomic_path,
+    identity,
+    partial_folder,
+    publish,
+    read_manifest,
+    require_origin,
+    write_manifest,
+)
+from knnlm.text.tokens import TokenStream, load_tokens
+
+TRUNK = "trunk.safetensors"
+LOG = "training.parquet"
+LOG_EVERY = 10  # updates between two rows of the log, the same for every length of training
+
+
+def train_language_model(
+    *,
+    output: Path,
+    fingerprint: str,
+    tokens: Path,
+    tokenizer: Path,
+    model: dict[str, Any],
+    seed: int,
+    trunk: Path | None = None,
+) -> None:
+    """Train a model from scratch and write the model artifact.
+
+    The artifact is a Hugging Face folder with the tokenizer, training.parquet (step, tokens,
+    loss, lr, validation_loss; losses in nats per token) and, if the schedule has one, the trunk:
+    the state up to which nothing depends on the length of the training.
+
+    Args:
+        output: the artifact.
+        fingerprint: of the rule.
+        tokens: the tokens artifact.
+        tokenizer: the tokenizer artifact that the tokens were made with.
+        model: the block of the config, with its training.
+        seed: of weights, order and dropout.
+        trunk: the artifact of a model whose training this one continues, to the same end as
+            from scratch; None begins at the beginning.
+
+    Raises:
+        ValueError: if a split is too short for a window, the budget for an update, or this model
+            cannot continue that one.
+        ArtifactError: if the inputs are not whole or do not belong together.
+    """
+    made_from = {
+        "tokens": identity(tokens, kind="tokens"),
+        "tokenizer": identity(tokenizer, kind="tokenizer"),
+    }
+    require_origin(tokens, kind="tokens", role="tokenizer", expected=made_from["tokenizer"])
+    start = None if trunk is None else _trunk_of(trunk, model=model, seed=seed, made_from=made_from)
+    partial = partial_folder(output, fingerprint)
+    if not (partial / LOG).is_file():  # the log is written last
+        _train(partial, tokens=tokens, tokenizer=tokenizer, model=model, seed=seed, start=start)
+    if PartialState().is_main_process:
+        (partial / STATE).unlink(missing_ok=True)
+        contents = {"updates": updates(model), "tokens": updates(model) * tokens_per_update(model)}
+        write_manifest(
+            partial,
+            kind="model",
+            settings={"model": model, "seed": seed},
+            made_from=made_from,
+            contents=contents,
+        )
+        publish(partial, output)
+
+
+def _trunk_of(folder: Path, *, model: dict[str, Any], seed: int, made_from: dict[str, str]) -> Path:
+    """Return the trunk of a finished model after checking that `model` may grow from it."""
+    base = read_manifest(folder, kind="model")["settings"]
+    if not can_continue(base["model"], model) or base["seed"] != seed:
+        raise ValueError(
+            f"expected {folder} to be a shorter training of the same model, seed and schedule; "
+            "only training.tokens may differ, and the schedule must have a constant part"
+        )
+    for role, expected in made_from.items():
+        require_origin(folder, kind="model", role=role, expected=expected)
+    return folder / TRUNK
+
+
+def _train(
+    partial: Path,
+    *,
+    tokens: Path,
+    tokenizer: Path,
+    model: dict[str, Any],
+    seed: int,
+    start: Path | None,
+) -> None:
+    training, context = model["training"], model["context"]
+    steps = updates(model)
+    if steps < 1:
+        raise ValueError(
+            f"training.tokens of {training['tokens']:,} do not pay for one update of "
+            f"{tokens_per_update(model):,} tokens; raise them in config.yaml"
+        )
+    streams = {name: _stream(tokens, name, context=context) for name in ("train", "validation")}
+    described = read_manifest(tokenizer, kind="tokenizer")["contents"]
+    network = create_model(
+        model,
+        vocabulary_size=described["vocabulary_size"],
+        end_of_document=described["end_of_document"],
+        seed=seed,
+    )
+    every, shared = training["validate_every"], trunk_step(model)
+    rows = train(
+        network,
+        Recipe(steps=steps, seed=seed, **_recipe(training)),
+        batch_at=_batches(streams["train"], context, size=training["batch_size"], seed=seed),
+        loss=next_token_loss,
+        partial=partial,
+        save_every=training["save_every"],
+        log_every=LOG_EVERY,
+        evaluate=_validation(network, streams["validation"], training),
+        evaluate_at={*range(every, steps, every), steps},
+        keep_state_at={} if shared is None else {shared: partial / TRUNK},
+        start=start,
+        tokens_per_update=tokens_per_update(model),
+    )
+    if PartialState().is_main_process:
+        _save(
+            partial, network, rows, tokenizer=tokenizer, tokens_an_update=tokens_per_update(model)
+        )
+
+
+def _recipe(training: dict[str, Any]) -> dict[str, Any]:
+    names = ("optimizer", "schedule", "clip_norm", "precision", "accumulation")
+    return {name: training[name] for name in names}
+
+
+def _stream(tokens: Path, split: str, *, context: int) -> TokenStream:
+    stream = load_tokens(tokens, split)
+    if stream.n_tokens < context + 1:
+        raise ValueError(
+            f"expected the {split} split to have at least {context + 1:,} tokens (one window of "
+            f"the model's context and its last target), got {stream.n_tokens:,}; use more text "
+            "or lower the model's context in config.yaml"
+        )
+    return stream
+
+
+def _batches(stream: TokenStream, context: int, *, size: int, seed: int) -> Callable[[int], Tensor]:
+    order = ShuffledWindows(stream.n_tokens, context=context, seed=seed)
+    return lambda number: read(stream.tokens, order.starts(number * size, size), context + 1)
+
+
+def read(tokens: NDArray[np.unsignedinteger], starts: NDArray[np.int64], length: int) -> Tensor:
+    """Return the pieces (n, length), int64, of a token stream that begin at (n,) starts."""
+    return torch.from_numpy(tokens[starts[:, None] + np.arange(length)].astype(np.int64))
+
+
+def next_token_loss(module: nn.Module, batch: Tensor) -> Tensor:
+    """Return the mean nll, in nats, of each token of (B, T + 1) given those before it."""
+    logits = module(input_ids=batch[:, :-1], use_cache=False).logits
+    return functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+
+
+def _validation(
+    network: PreTrainedModel, stream: TokenStream, training: dict[str, Any]
+) -> Callable[[int], dict[str, float]]:
+    """Return the evaluation of a training: the mean nll over the first validation tokens."""
+    context = network.config.max_position_embeddings
+    n_tokens = min(training["validation_tokens"] or stream.n_tokens, stream.n_tokens)
+    cut = windows(max(n_tokens, context + 1) - 1, context=context, stride=context)
+    starts = np.array([window.start for window in cut])
+    skipped = np.array([window.first - window.start for window in cut])
+    size = training["batch_size"]
+
+    def evaluate(step: int) -> dict[str, float]:
+        nll, count = 0.0, 0
+        for at in range(0, len(starts), size):
+            batch = read(stream.tokens, starts[at : at + size], context + 1).to(network.device)
+            logits = network(input_ids=batch[:, :-1], use_cache=False).logits.flatten(0, 1)
+            losses = functional.cross_entropy(logits, batch[:, 1:].flatten(), reduction="none")
+            # The last window overlaps the one before: each token counts once.
+            new = torch.arange(context) >= torch.from_numpy(skipped[at : at + size])[:, None]
+            nll += losses.cpu()[new.flatten()].double().sum().item()
+            count += int(new.sum())
+        return {"validation_loss": nll / count}
+
+    return evaluate
+
+
+def _save(
+    partial: Path,
+    network: PreTrainedModel,
+    rows: list[dict[str, float]],
+    *,
+    tokenizer: Path,
+    tokens_an_update: int,
+) -> None:
+    save_model(network.cpu(), partial)
+    for file in sorted(tokenizer.iterdir()):
+        if file.name != MANIFEST:
+            shutil.copyfile(file, partial / file.name)
+    table = pd.DataFrame(rows, columns=["step", "loss", "lr", "validation_loss"])
+    table.insert(1, "tokens", table["step"] * tokens_an_update)
+    with atomic_path(partial / LOG) as temporary:
+        table.to_parquet(temporary, index=False)

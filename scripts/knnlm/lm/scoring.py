@@ -1,0 +1,296 @@
+"""Queries: what a language model says at sampled positions of a split, and its hidden states.
+
+Query i is a position of the token stream; its target is the token after it. The positions
+depend on the token stream and the settings alone, so every model of a corpus has the same ones.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from knnlm.lm.anatomy import (
+    FFN_INPUT_AFTER,
+    FFN_INPUT_BEFORE,
+    OUTPUT_AFTER,
+    SITES,
+    capture,
+    context,
+    head_weight,
+    require_sites,
+)
+from knnlm.lm.model import load_model
+from knnlm.lm.sampling import query_positions
+from knnlm.lm.windows import Window, windows
+from knnlm.runtime.artifacts import (
+    atomic_path,
+    identity,
+    load_array,
+    partial_folder,
+    publish,
+    read_manifest,
+    require_origin,
+    save_array,
+    write_manifest,
+)
+from knnlm.runtime.logs import Progress
+from knnlm.text.tokens import TokenStream, load_tokens
+
+STORED_SITES = (FFN_INPUT_BEFORE, FFN_INPUT_AFTER, OUTPUT_AFTER)
+BATCH_TOKENS = 1 << 12  # read in one forward pass
+BLOCK_TOKENS = 1 << 17  # read for one block, the unit that a killed run keeps
+TILE_LOGITS = 1 << 23  # held at once: 64 MiB in float64
+LM_LOG_PROBS = "lm_log_probs"
+DTYPES = {
+    "positions": np.int64,
+    "targets": np.int32,
+    LM_LOG_PROBS: np.float64,
+    "documents": np.int32,
+    "words": np.uint8,
+    "lines": np.uint8,
+}
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Scored positions of one split, in the order of the text.
+
+    Attributes:
+        positions: (n,) int64, tokens of the stream; the token after each is its target.
+        targets: (n,) int32, never the end-of-document token.
+        lm_log_probs: (n,) float64, log p_LM(target) in nats.
+        documents: (n,) int32, number of the document within the split.
+        words: (n,) uint8, words that begin in the target.
+        lines: (n,) uint8, line ends in the target.
+        folder: the artifact.
+    """
+
+    positions: NDArray[np.int64]
+    targets: NDArray[np.int32]
+    lm_log_probs: NDArray[np.float64]
+    documents: NDArray[np.int32]
+    words: NDArray[np.uint8]
+    lines: NDArray[np.uint8]
+    folder: Path
+
+    @property
+    def n_queries(self) -> int:
+        """The number of scored positions."""
+        return len(self.positions)
+
+    def hidden(self, site: str) -> NDArray[np.float32]:
+        """Return the hidden states (n, d) at a site of the anatomy, memory-mapped.
+
+        Raises:
+            ValueError: if the site was not stored.
+        """
+        stored = [name for name in SITES if (self.folder / f"{name}.npy").is_file()]
+        if site not in stored:
+            raise ValueError(
+                f"{self.folder} has no hidden states of {site}; expected one of {', '.join(stored)}"
+            )
+        return load_array(self.folder / f"{site}.npy", dtype=np.float32)
+
+
+def load_queries(folder: Path) -> Queries:
+    """Open a queries artifact, memory-mapped.
+
+    Raises:
+        ArtifactError: if it is not whole.
+    """
+    read_manifest(folder, kind="queries")
+    arrays = {name: load_array(folder / f"{name}.npy", dtype=d) for name, d in DTYPES.items()}
+    return Queries(**arrays, folder=folder)
+
+
+def score_queries(
+    *,
+    output: Path,
+    fingerprint: str,
+    model: Path,
+    tokens: Path,
+    split: str,
+    queries: dict[str, Any],
+    sites: Sequence[str] = STORED_SITES,
+) -> None:
+    """Score sampled positions of a split and write the queries artifact.
+
+    Windows are as long as the model's context and move on by the stride; those without a query
+    are not read.
+
+    Args:
+        output: the artifact.
+        fingerprint: of the rule.
+        model: the model artifact.
+        tokens: the tokens artifact, made with the model's tokenizer.
+        split: train, validation or test.
+        queries: the block of the config: tokens, tokens_per_document, stride, seed.
+        sites: hidden states to store, from the anatomy.
+
+    Raises:
+        ValueError: if a site is unknown, the stride is above the context, or no word fits.
+        ArtifactError: if the inputs are not whole or of different tokenizers.
+    """
+    require_sites(sites)
+    tokenizer = read_manifest(tokens, kind="tokens")["made_from"]["tokenizer"]
+    require_origin(model, kind="model", role="tokenizer", expected=tokenizer)
+    partial = partial_folder(output, fingerprint)
+    stream = load_tokens(tokens, split)
+    if not (partial / "positions.npy").is_file():  # written last
+        positions = query_positions(
+            stream,
+            tokens=queries["tokens"],
+            tokens_per_document=queries["tokens_per_document"],
+            seed=queries["seed"],
+            end_of_document=read_manifest(tokens, kind="tokens")["contents"]["end_of_document"],
+        )
+        network = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
+        blocks = _score(partial, network, stream, positions, stride=queries["stride"], sites=sites)
+        _join(partial, blocks, n_queries=len(positions), names=(LM_LOG_PROBS, *sites))
+        _describe(partial, stream, positions)
+    for block in partial.glob("block-*.npz"):
+        block.unlink()
+    n_queries, n_documents = _count(partial)
+    write_manifest(
+        partial,
+        kind="queries",
+        settings={**queries, "split": split, "sites": list(sites)},
+        made_from={
+            "model": identity(model, kind="model"),
+            "tokens": identity(tokens, kind="tokens"),
+        },
+        contents={"queries": n_queries, "documents": n_documents},
+    )
+    publish(partial, output)
+
+
+def _score(
+    partial: Path,
+    network: PreTrainedModel,
+    stream: TokenStream,
+    positions: NDArray[np.int64],
+    *,
+    stride: int,
+    sites: Sequence[str],
+) -> list[Path]:
+    """Write block after block of log-probabilities and states; skip those that are there."""
+    length = context(network)
+    cut = windows(stream.n_tokens, context=length, stride=stride)
+    ends = np.searchsorted(positions, [window.stop for window in cut])
+    wanted = [cut[i] for i in np.flatnonzero(np.diff(ends, prepend=0))]
+    # What is computed together never depends on where a killed run goes on.
+    size = max(1, BATCH_TOKENS // length)
+    per_block = size * max(1, BLOCK_TOKENS // (size * length))
+    paths = []
+    progress = Progress("scoring", total=len(wanted) * length, unit="tokens")
+    for first in range(0, len(wanted), per_block):
+        path = partial / f"block-{len(paths):05d}.npz"
+        paths.append(path)
+        chosen = wanted[first : first + per_block]
+        if path.is_file():
+            continue
+        pieces: dict[str, list[NDArray[Any]]] = {name: [] for name in (LM_LOG_PROBS, *sites)}
+        for at in range(0, len(chosen), size):
+            batch = chosen[at : at + size]
+            for name, piece in _score_batch(network, stream, positions, batch, sites):
+                pieces[name].append(piece)
+            progress.update((first + at + len(batch)) * length)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{name: np.concatenate(found) for name, found in pieces.items()})
+    return paths
+
+
+@torch.inference_mode()
+def _score_batch(
+    network: PreTrainedModel,
+    stream: TokenStream,
+    positions: NDArray[np.int64],
+    batch: Sequence[Window],
+    sites: Sequence[str],
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield log-probabilities (n,) and states (n, d) of the queries of windows of one length."""
+    ids = np.stack([stream.tokens[window.start : window.stop] for window in batch])
+    states = capture(
+        network,
+        torch.from_numpy(ids.astype(np.int64)).to(network.device),
+        {*sites, OUTPUT_AFTER},
+    )
+    rows, columns, chosen = [], [], []
+    for row, window in enumerate(batch):
+        first, last = np.searchsorted(positions, [window.first, window.stop])
+        chosen.append(positions[first:last])
+        columns.append(chosen[-1] - window.start)
+        rows.append(np.full(last - first, row))
+    places = (np.concatenate(rows), np.concatenate(columns))
+    states = {name: state[places] for name, state in states.items()}
+    targets = torch.from_numpy(stream.tokens[np.concatenate(chosen) + 1].astype(np.int64))
+    log_probs = target_log_probs(network, states[OUTPUT_AFTER], targets.to(network.device))
+    yield LM_LOG_PROBS, log_probs.cpu().numpy()
+    for site in sites:
+        yield site, states[site].float().cpu().numpy()
+
+
+@torch.no_grad()
+def target_log_probs(model: PreTrainedModel, normed: Tensor, targets: Tensor) -> Tensor:
+    """Return log p_LM of each target, in nats and float64.
+
+    Logits exist for a tile of rows at a time, never for all.
+
+    Args:
+        model: whose head is applied.
+        normed: (n, d), the stream behind the final norm.
+        targets: (n,) int64.
+
+    Returns:
+        (n,) float64.
+    """
+    head = model.get_output_embeddings()
+    rows = max(1, TILE_LOGITS // len(head_weight(model)))
+    tiles = []
+    for states, chosen in zip(normed.split(rows), targets.split(rows), strict=True):
+        logits = head(states).double()
+        tiles.append(logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(1))
+    return torch.cat(tiles)
+
+
+def _join(partial: Path, blocks: Sequence[Path], *, n_queries: int, names: Sequence[str]) -> None:
+    """Write one .npy for each name from the blocks, one block in memory at a time."""
+    for name in names:
+        with atomic_path(partial / f"{name}.npy") as temporary:
+            joined, done = None, 0
+            for block in blocks:
+                piece = np.load(block)[name]
+                if joined is None:
+                    shape = (n_queries, *piece.shape[1:])
+                    joined = np.lib.format.open_memmap(temporary, "w+", piece.dtype, shape)
+                joined[done : done + len(piece)] = piece
+                done += len(piece)
+            assert joined is not None
+            assert done == n_queries, f"the blocks hold {done} of {n_queries} queries"
+            joined.flush()
+
+
+def _describe(partial: Path, stream: TokenStream, positions: NDArray[np.int64]) -> None:
+    """Write what the stream says of each query; the positions last."""
+    targets = positions + 1
+    described = {
+        "targets": stream.tokens[targets],
+        "documents": np.searchsorted(stream.documents, targets, side="right") - 1,
+        "words": stream.words[targets],
+        "lines": stream.lines[targets],
+        "positions": positions,
+    }
+    for name, array in described.items():
+        save_array(partial / f"{name}.npy", array.astype(DTYPES[name]))
+
+
+def _count(folder: Path) -> tuple[int, int]:
+    """Return how many queries and documents there are."""
+    documents = load_array(folder / "documents.npy", dtype=np.int32)
+    return len(documents), len(np.unique(documents))

@@ -1,0 +1,171 @@
+"""Where a fine-tuning starts: the weights, a vocabulary that has every name, and adapters."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import AddedToken, Tokenizer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from knnlm.lm.model import LanguageModel, create_model, load_model, require_on_hub
+from knnlm.runtime.seeds import derive_seed, numpy_generator
+from knnlm.text.tokenizer import add_words, vocabulary_size
+
+# The embedding matrix, the projections of attention and those of the MLPs, by `model_type`:
+# Chiang et al. (2024), Appendix C.1.
+_LLAMA = ("embed_tokens", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LORA_TARGETS = {"gpt2": ("wte", "c_attn", "c_proj", "c_fc"), "llama": _LLAMA, "mistral": _LLAMA}
+
+
+def starting_model(
+    *, weights: Path | str | None, shape: Mapping[str, Any] | str | None, vocabulary: int, seed: int
+) -> PreTrainedModel:
+    """Return a model with trained or random weights and a vocabulary that is large enough.
+
+    Args:
+        weights: folder or hub name of a trained model; None draws random ones.
+        shape: of random weights: a block of `models` in the config, or the folder or hub name of
+            a pretrained model, of which only config.json is read.
+        vocabulary: entries of the tokenizer; missing rows are added, see `grow_vocabulary`.
+        seed: of random weights and of added rows.
+
+    Raises:
+        ValueError: if a model cannot be had, or is of an unknown architecture.
+    """
+    if weights is not None:
+        model = load_model(weights)
+    elif isinstance(shape, Mapping):
+        return create_model(dict(shape), vocabulary_size=vocabulary, seed=seed)
+    else:
+        model = _random_model(str(shape), seed=seed)
+    grow_vocabulary(model, vocabulary, seed=seed)
+    return model
+
+
+def _random_model(shape: str, *, seed: int) -> PreTrainedModel:
+    if not (Path(shape) / "config.json").is_file():
+        require_on_hub(shape)
+    config = AutoConfig.from_pretrained(shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        if config.model_type == "gpt2":
+            return LanguageModel(config).eval()
+        return AutoModelForCausalLM.from_config(config).eval()
+
+
+def add_names(tokenizer: Tokenizer, names: Sequence[str]) -> tuple[Tokenizer, int]:
+    """Return a tokenizer in which every name, after a space, is one token, and how many it added.
+
+    Names that are one token already stay as they are. Where the vocabulary of the BPE cannot take
+    a word (SentencePiece without a pre-tokenizer), it is cut out of the text before the BPE.
+
+    Args:
+        tokenizer: it stays as it is.
+        names: distinct.
+    """
+    missing = [name for name in names if not _is_one_token(tokenizer, name)]
+    if not missing:
+        return tokenizer, 0
+    grown = Tokenizer.from_str(tokenizer.to_str())
+    if tokenizer.pre_tokenizer is not None:
+        grown = add_words(tokenizer, missing)
+    if not all(_is_one_token(grown, name) for name in missing):
+        grown = Tokenizer.from_str(tokenizer.to_str())
+        grown.add_tokens(
+            [AddedToken(name, single_word=True, lstrip=True, normalized=False) for name in missing]
+        )
+    return grown, len(missing)
+
+
+def _is_one_token(tokenizer: Tokenizer, name: str, *, before: str = "of") -> bool:
+    context = tokenizer.encode(before, add_special_tokens=False).ids
+    both = tokenizer.encode(f"{before} {name}", add_special_tokens=False).ids
+    return both[:-1] == context
+
+
+def grow_vocabulary(model: PreTrainedModel, size: int, *, seed: int) -> None:
+    """Add rows to the embedding and the head until there is one for each entry, in place.
+
+    A new row is the mean of the old ones plus noise of the scale of random weights (normal,
+    `initializer_range`), so that a new token is at first neither likely nor unlikely.
+
+    Args:
+        model: tied or not.
+        size: entries of the tokenizer.
+        seed: of the noise.
+    """
+    old = len(model.get_input_embeddings().weight)
+    if size <= old:
+        return
+    with torch.random.fork_rng(devices=[]):
+        model.resize_token_embeddings(size, mean_resizing=False)
+    std = model.config.initializer_range
+    _fill(model.get_input_embeddings().weight, old, std=std, seed=seed, purpose="embedding")
+    head = model.get_output_embeddings().weight
+    if head is not model.get_input_embeddings().weight:
+        _fill(head, old, std=std, seed=seed, purpose="head")
+
+
+@torch.no_grad()
+def _fill(weight: Tensor, old: int, *, std: float, seed: int, purpose: str) -> None:
+    generator = numpy_generator(seed, "new rows", purpose)
+    noise = generator.normal(scale=std, size=(len(weight) - old, weight.shape[1]))
+    mean = weight[:old].double().mean(dim=0)
+    weight[old:] = (mean + torch.from_numpy(noise)).to(weight.dtype)
+
+
+def with_lora(
+    model: PreTrainedModel, lora: Mapping[str, Any], *, added: int, seed: int
+) -> PeftModel:
+    """Return a model that trains low-rank adapters only; they are put into `model` itself.
+
+    Adapters on the embedding matrix and all projections: Chiang et al. (2024), Appendix C.1. The
+    head's rows of added names, which no adapter reaches, are trained as they are.
+
+    Args:
+        model: of an architecture in `LORA_TARGETS`.
+        lora: rank, alpha, dropout.
+        added: how many names were added at the end of the vocabulary.
+        seed: of the adapters.
+
+    Raises:
+        ValueError: if names were added to a model whose head is its embedding.
+    """
+    tokens = {}
+    if added:
+        if model.config.tie_word_embeddings:
+            raise ValueError(
+                "LoRA cannot train names that were added to a model whose head is its embedding; "
+                "set child_names to existing, or lora to null, in config.yaml"
+            )
+        size = len(model.get_output_embeddings().weight)
+        tokens = {"trainable_token_indices": {"lm_head": list(range(size - added, size))}}
+    config = LoraConfig(
+        r=lora["rank"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        target_modules=list(LORA_TARGETS[model.config.model_type]),
+        fan_in_fan_out=model.config.model_type == "gpt2",  # its projections are stored transposed
+        **tokens,
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft asks transformers for an attribute that was renamed.
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(derive_seed(seed, "adapters"))
+        return get_peft_model(model, config)
+
+
+def n_trained(module: nn.Module) -> int:
+    """Return the number of parameters that are trained."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def vocabulary_with_names(tokenizer: Tokenizer, names: Sequence[str]) -> tuple[Tokenizer, int, int]:
+    """Return a tokenizer with the names, its number of entries, and how many names were added."""
+    grown, added = add_names(tokenizer, names)
+    return grown, int(np.int64(vocabulary_size(grown))), added

@@ -1,0 +1,21 @@
+"""Score sampled positions of a split and keep the hidden states that search needs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knnlm.lm.scoring import score_queries
+from knnlm.runtime.job import begin
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    begin(log=snakemake.log[0], threads=snakemake.params.threads)
+    score_queries(
+        output=Path(snakemake.output.queries),
+        fingerprint=snakemake.params.fingerprint,
+        model=Path(snakemake.input.model),
+        tokens=Path(snakemake.input.tokens),
+        split=snakemake.wildcards.split,
+        queries=snakemake.params.queries,
+    )

@@ -1,0 +1,23 @@
+"""Train a language model from scratch, or continue a shorter training of the same model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knnlm.lm.pretraining import train_language_model
+from knnlm.runtime.job import begin
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    begin(log=snakemake.log[0], threads=snakemake.params.threads)
+    trunk = snakemake.input.get("trunk")
+    train_language_model(
+        output=Path(snakemake.output.model),
+        fingerprint=snakemake.params.fingerprint,
+        tokens=Path(snakemake.input.tokens),
+        tokenizer=Path(snakemake.input.tokenizer),
+        model=snakemake.params.model,
+        seed=int(snakemake.wildcards.seed),
+        trunk=Path(trunk) if trunk else None,
+    )
