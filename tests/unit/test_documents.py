@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from knnlm.text.documents import (
+    HEADING,
     describe_split,
     document_offsets,
     read_documents,
@@ -30,6 +31,23 @@ def test_a_document_begins_at_each_heading_of_the_first_level(tmp_path):
     documents = cut(tmp_path, WIKITEXT, "headings")
 
     assert documents == ["".join(WIKITEXT[:6]), "".join(WIKITEXT[6:])]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (" = A = \n", True),
+        (" = A = B = ", True),
+        (" = = A = = \n", False),
+        (" = = A = \n", False),
+        (" = A = = \n", False),
+        ("= A =\n", False),
+        (" = A\n", False),
+        (" x = y = \n", False),
+    ],
+)
+def test_a_heading_has_one_equals_sign_on_each_side(line, expected):
+    assert (HEADING.fullmatch(line) is not None) == expected
 
 
 def test_text_before_the_first_heading_is_a_document_of_its_own(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.normalizers import Prepend, Replace, Sequence
 
 from knnlm.runtime.artifacts import identity, read_manifest, verify_checksums, write_manifest
 from knnlm.text import encoding, tokenizer
@@ -85,6 +85,14 @@ def test_the_end_token_covers_nothing():
     np.testing.assert_array_equal(stream.starts[heads], stream.starts[heads + 1])
 
 
+def test_a_character_of_several_tokens_belongs_to_the_first():
+    stream = encode(["\u2042 x"])  # three bytes, never merged
+
+    assert stream.n_tokens == 6
+    assert stream.starts.tolist() == [0, 0, 1, 1, 1, 2]
+    assert stream.words.tolist() == [0, 1, 0, 0, 0, 1]
+
+
 def test_batches_and_parts_change_nothing(monkeypatch):
     documents = [document * 20 for document in DOCUMENTS]
     expected = encode(documents)
@@ -99,7 +107,7 @@ def test_batches_and_parts_change_nothing(monkeypatch):
 
 def test_a_tokenizer_that_marks_the_head_of_a_text_gets_documents_whole(monkeypatch):
     reader = Tokenizer(BPE({"</s>": 0, "▁": 1, "a": 2, "▁a": 3}, [("▁", "a")]))
-    reader.pre_tokenizer = Metaspace(prepend_scheme="always")
+    reader.normalizer = Sequence([Prepend("▁"), Replace(" ", "▁")])  # as Llama 2 and Mistral
     monkeypatch.setattr(tokenizer, "PART_CHARACTERS", 4)
 
     stream = encode(["aa a a a a a"], reader)

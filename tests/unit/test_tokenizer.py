@@ -21,7 +21,7 @@ from knnlm.text.tokenizer import (
 
 TEXT = [
     " = The mill = \n The miller 's mill is the oldest of the mills , said to be haunted . \n",
-    " = Anna Prar = \n Anna ( 1867 \u2013 1941 ) was the miller 's daughter , Annabel 's mother . \n",
+    " = Anna Prar = \n Anna ( 1867 \u2013 1941 ) was the miller 's daughter , not Annabel . \n",
 ] * 4
 STRANGE = "  戦場\u3000é e\u0301 \x00 𐌰\t\r\n\n   ends <|endoftext|> \u2028 I'll\n"
 
@@ -139,9 +139,11 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
         load_pretrained(str(tmp_path), cache=tmp_path)
 
 
-def test_a_long_document_has_the_tokens_of_its_parts(trained, monkeypatch):
-    document = "".join(TEXT) + "12 a1 \u2013 3 ... ( b )  c\n\nword  word\n" * 9
-    monkeypatch.setattr(module, "PART_CHARACTERS", 7)
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_long_document_has_the_tokens_of_its_parts(monkeypatch, size):
+    document = "".join(TEXT) + "12 a1 \u2013 3 ... ( b )  c\n\nword    word     x\n" * 9
+    trained = train_tokenizer([document], vocabulary_size=330)  # knows runs of spaces
+    monkeypatch.setattr(module, "PART_CHARACTERS", size)
 
     cut = list(parts(document))
 
