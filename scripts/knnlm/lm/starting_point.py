@@ -5,25 +5,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import AddedToken, Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from knnlm.lm.model import LanguageModel, create_model, load_model, require_on_hub
+from knnlm.lm.anatomy import architecture_of
+from knnlm.lm.model import ATTENTION, LanguageModel, create_model, load_model
 from knnlm.runtime.seeds import derive_seed, numpy_generator
-from knnlm.text.tokenizer import add_words, vocabulary_size
+from knnlm.text.hub import fetch
+from knnlm.text.tokenizer import add_words
 
 # The embedding matrix, the projections of attention and those of the MLPs, by `model_type`:
 # Chiang et al. (2024), Appendix C.1.
-_LLAMA = ("embed_tokens", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_LLAMA = (
+    "embed_tokens",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)
 LORA_TARGETS = {"gpt2": ("wte", "c_attn", "c_proj", "c_fc"), "llama": _LLAMA, "mistral": _LLAMA}
 
 
 def starting_model(
-    *, weights: Path | str | None, shape: Mapping[str, Any] | str | None, vocabulary: int, seed: int
+    *,
+    weights: Path | str | None,
+    shape: Mapping[str, Any] | str | None,
+    vocabulary: int,
+    seed: int,
+    cache: Path,
 ) -> PreTrainedModel:
     """Return a model with trained or random weights and a vocabulary that is large enough.
 
@@ -33,6 +48,7 @@ def starting_model(
             a pretrained model, of which only config.json is read.
         vocabulary: entries of the tokenizer; missing rows are added, see `grow_vocabulary`.
         seed: of random weights and of added rows.
+        cache: where the config of a shape from the hub stays.
 
     Raises:
         ValueError: if a model cannot be had, or is of an unknown architecture.
@@ -42,20 +58,29 @@ def starting_model(
     elif isinstance(shape, Mapping):
         return create_model(dict(shape), vocabulary_size=vocabulary, seed=seed)
     else:
-        model = _random_model(str(shape), seed=seed)
+        model = _random_model(str(shape), seed=seed, cache=cache)
     grow_vocabulary(model, vocabulary, seed=seed)
     return model
 
 
-def _random_model(shape: str, *, seed: int) -> PreTrainedModel:
-    if not (Path(shape) / "config.json").is_file():
-        require_on_hub(shape)
-    config = AutoConfig.from_pretrained(shape)
+def _random_model(shape: str, *, seed: int, cache: Path) -> PreTrainedModel:
+    folder = fetch(
+        shape,
+        kind="model",
+        revision="main",
+        name="config",
+        patterns=["config.json"],
+        cache=cache,
+        remedy="name one of `models` as the shape, or a folder with config.json",
+    )
+    config = AutoConfig.from_pretrained(folder)
+    architecture_of(config.model_type)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         if config.model_type == "gpt2":
+            config._attn_implementation = ATTENTION
             return LanguageModel(config).eval()
-        return AutoModelForCausalLM.from_config(config).eval()
+        return AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION).eval()
 
 
 def add_names(tokenizer: Tokenizer, names: Sequence[str]) -> tuple[Tokenizer, int]:
@@ -120,52 +145,40 @@ def _fill(weight: Tensor, old: int, *, std: float, seed: int, purpose: str) -> N
 
 
 def with_lora(
-    model: PreTrainedModel, lora: Mapping[str, Any], *, added: int, seed: int
+    model: PreTrainedModel, lora: Mapping[str, Any], *, new_tokens: Sequence[int], seed: int
 ) -> PeftModel:
     """Return a model that trains low-rank adapters only; they are put into `model` itself.
 
     Adapters on the embedding matrix and all projections: Chiang et al. (2024), Appendix C.1. The
-    head's rows of added names, which no adapter reaches, are trained as they are.
+    head's rows of new tokens, which no adapter reaches, are trained as they are.
 
     Args:
         model: of an architecture in `LORA_TARGETS`.
         lora: rank, alpha, dropout.
-        added: how many names were added at the end of the vocabulary.
+        new_tokens: ids that were added to the vocabulary.
         seed: of the adapters.
 
     Raises:
-        ValueError: if names were added to a model whose head is its embedding.
+        ValueError: if there are new tokens and the model's head is its embedding.
     """
-    tokens = {}
-    if added:
+    trained = {}
+    if new_tokens:
         if model.config.tie_word_embeddings:
             raise ValueError(
                 "LoRA cannot train names that were added to a model whose head is its embedding; "
                 "set child_names to existing, or lora to null, in config.yaml"
             )
-        size = len(model.get_output_embeddings().weight)
-        tokens = {"trainable_token_indices": {"lm_head": list(range(size - added, size))}}
+        trained = {"trainable_token_indices": {"lm_head": list(new_tokens)}}
     config = LoraConfig(
         r=lora["rank"],
         lora_alpha=lora["alpha"],
         lora_dropout=lora["dropout"],
         target_modules=list(LORA_TARGETS[model.config.model_type]),
         fan_in_fan_out=model.config.model_type == "gpt2",  # its projections are stored transposed
-        **tokens,
+        **trained,
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft asks transformers for an attribute that was renamed.
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(derive_seed(seed, "adapters"))
         return get_peft_model(model, config)
-
-
-def n_trained(module: nn.Module) -> int:
-    """Return the number of parameters that are trained."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def vocabulary_with_names(tokenizer: Tokenizer, names: Sequence[str]) -> tuple[Tokenizer, int, int]:
-    """Return a tokenizer with the names, its number of entries, and how many names were added."""
-    grown, added = add_names(tokenizer, names)
-    return grown, int(np.int64(vocabulary_size(grown))), added
