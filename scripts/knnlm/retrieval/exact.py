@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from knnlm.retrieval.datastore import Datastore, group_by_range
 
-MARGIN = 64  # candidates beyond k
+MARGIN = 32  # candidates beyond k
 SCORES_A_TILE = 1 << 29  # fp32 scores on the GPU at a time: 2 GiB
 HALF_ULP = 2.0**-24  # largest relative error of one fp32 operation
 LARGEST_ID = 2**32 - 2  # ids and distances are sorted as one 64-bit number
@@ -33,7 +33,7 @@ def search_exact(
 
     Args:
         queries: (n_queries, dim), finite.
-        datastore: what is searched; it is read twice, in order.
+        datastore: what is searched; it is read once, in order.
         k: number of neighbors, at most the number of entries.
         slice_rows: keys converted to fp32 at a time; the memory, but no bit of the result,
             depends on it.
@@ -47,16 +47,24 @@ def search_exact(
         ValueError: if k, a shape or a query is not as above.
     """
     queries = check_search(queries, datastore, k=k)
-    n_candidates = min(k + MARGIN, datastore.n_entries)
-    if device == "cpu":
-        rough, ids = _candidates(queries, datastore, n_candidates, slice_rows)
-    else:
-        rough, ids = _candidates_torch(queries, datastore, n_candidates, slice_rows, device)
-    distances = squared_distances(queries, datastore, ids, slice_rows=slice_rows)
-    ids, distances = sort_neighbors(ids, distances, k=k)
-    if n_candidates < datastore.n_entries:
-        open_ones = np.flatnonzero(rough <= distances[:, -1] + _error_bound(queries, distances))
-        _scan(queries, datastore, open_ones, ids, distances, slice_rows)
+    ids = np.empty((len(queries), 0), dtype=np.int64)
+    distances = np.empty((len(queries), 0), dtype=np.float32)
+    limit = np.full(len(queries), np.inf)  # a key with a larger rough distance is no neighbor
+    floor = np.full(len(queries), np.inf)  # no rough distance that was left out is smaller
+    for start, keys in datastore.slices(slice_rows):
+        n_candidates = min(k + MARGIN, len(keys))
+        rough, columns = _candidates(queries, keys, n_candidates, device)
+        if n_candidates < len(keys):
+            np.minimum(floor, rough[:, -1], out=floor)
+        columns[rough > limit[:, None]] = -1
+        columns = columns[:, : (columns >= 0).sum(axis=1).max()]  # they ascend: the rest is -1
+        direct = _direct(queries, keys, columns)
+        ids = np.concatenate([ids, np.where(columns >= 0, columns + start, -1)], axis=1)
+        distances = np.concatenate([distances, direct], axis=1)
+        ids, distances = sort_neighbors(ids, distances, k=k)
+        if distances.shape[1] == k:
+            limit = distances[:, -1] + _error_bound(queries, distances)
+    _scan(queries, datastore, np.flatnonzero(floor <= limit), ids, distances, slice_rows)
     return ids, distances
 
 
@@ -110,14 +118,18 @@ def squared_distances(
     Returns:
         (n_queries, k), +inf where the id is -1.
     """
-    flat = ids.ravel()
-    distances = np.full(flat.shape, np.inf, dtype=np.float32)
-    groups = dict(group_by_range(flat, slice_rows))
+    distances = np.full(ids.size, np.inf, dtype=np.float32)
+    groups = dict(group_by_range(ids.ravel(), slice_rows))
     for start, keys in datastore.slices(slice_rows):
-        places = groups.pop(start // slice_rows, None)
-        if places is not None:
-            rows, columns = places // ids.shape[1], flat[places] - start
-            distances[places] = _pairwise(queries, rows, keys, columns)
+        if start // slice_rows in groups:
+            places = groups[start // slice_rows]
+            found = np.empty(len(places), dtype=np.float32)
+            rows, columns = places // ids.shape[1], ids.ravel()[places] - start
+            arrays = (queries, rows, keys, columns, found)
+            faiss.pairwise_indexed_L2sqr(
+                datastore.dim, len(places), *(faiss.swig_ptr(array) for array in arrays)
+            )
+            distances[places] = found
     return distances.reshape(ids.shape)
 
 
@@ -139,47 +151,39 @@ def sort_neighbors(
 
 
 def _candidates(
-    queries: NDArray[np.float32], datastore: Datastore, k: int, slice_rows: int
+    queries: NDArray[np.float32], keys: NDArray[np.float32], n: int, device: str
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the k-th smallest rough distance of each query, and the ids of the k smallest."""
-    best = None
-    for start, keys in datastore.slices(slice_rows):
-        rough, ids = faiss.knn(queries, keys, k)
-        np.add(ids, start, out=ids, where=ids >= 0)  # -1: the slice has fewer than k rows
-        found = (rough, ids)
-        if best is not None:
-            pairs = zip(best, found, strict=True)
-            found = faiss.merge_knn_results(*(np.stack(pair) for pair in pairs))
-        best = found
-    return best[0][:, -1], best[1]
+    """Return the n smallest rough distances of each query, ascending, and their rows in `keys`."""
+    if device == "cpu":
+        return faiss.knn(queries, keys, n)
+    return _candidates_torch(queries, keys, n, device)
 
 
 def _candidates_torch(
-    queries: NDArray[np.float32], datastore: Datastore, k: int, slice_rows: int, device: str
+    queries: NDArray[np.float32], keys: NDArray[np.float32], n: int, device: str
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the same as `_candidates`, found on a torch device.
+    """Return the same on a torch device.
 
-    The k-th best so far is a threshold: after the first tiles almost nothing of a tile is below
+    The n-th best so far is a threshold: after the first tiles almost nothing of a tile is below
     it, and only what is gets merged.
     """
     q = torch.from_numpy(queries).to(device)
-    best = torch.full((len(q), k), torch.inf, device=device)
-    best_ids = torch.full((len(q), k), -1, device=device)
-    for start, keys in datastore.slices(slice_rows):
-        tiles = torch.from_numpy(keys).to(device).split(max(1, SCORES_A_TILE // len(q)))
-        for tile in tiles:
-            scores = torch.addmm((tile**2).sum(1), q, tile.T, alpha=-2).add_((q**2).sum(1)[:, None])
-            rows, columns = (scores < best[:, -1:]).nonzero(as_tuple=True)
-            counts = torch.bincount(rows, minlength=len(q))
-            places = torch.arange(len(rows), device=device) - (counts.cumsum(0) - counts)[rows]
-            found = torch.full((len(q), int(counts.max())), torch.inf, device=device)
-            found_ids = torch.full(found.shape, -1, device=device)
-            found[rows, places] = scores[rows, columns]
-            found_ids[rows, places] = columns + start
-            best, order = torch.cat([best, found], 1).topk(k, largest=False)
-            best_ids = torch.cat([best_ids, found_ids], 1).gather(1, order)
-            start += len(tile)
-    return best[:, -1].cpu().numpy(), best_ids.cpu().numpy()
+    q_norms = (q**2).sum(1, keepdim=True)
+    best = torch.full((len(q), n), torch.inf, device=device)
+    best_rows = torch.full((len(q), n), -1, device=device)
+    tile_rows = max(1, SCORES_A_TILE // len(q))
+    for start, tile in enumerate(torch.from_numpy(keys).split(tile_rows)):
+        x = tile.to(device)
+        scores = torch.addmm((x**2).sum(1), q, x.T, alpha=-2).add_(q_norms)
+        i, j = (scores < best[:, -1:]).nonzero(as_tuple=True)
+        counts = torch.bincount(i, minlength=len(q))
+        places = torch.arange(len(i), device=device) - (counts.cumsum(0) - counts)[i]
+        found = torch.full((len(q), int(counts.max())), torch.inf, device=device)
+        found_rows = torch.full(found.shape, -1, device=device)
+        found[i, places], found_rows[i, places] = scores[i, j], j + start * tile_rows
+        best, order = torch.cat([best, found], 1).topk(n, largest=False)
+        best_rows = torch.cat([best_rows, found_rows], 1).gather(1, order)
+    return best.cpu().numpy(), best_rows.cpu().numpy()
 
 
 def _error_bound(
@@ -212,28 +216,25 @@ def _scan(
         query: (np.empty((1, 0), np.int64), np.empty((1, 0), np.float32)) for query in open_ones
     }
     for start, keys in datastore.slices(slice_rows):
-        columns = np.arange(len(keys))
+        columns = np.arange(len(keys))[None]
         for query, (old_ids, old) in found.items():
-            direct = _pairwise(queries, np.full(len(keys), query), keys, columns)
-            near = np.flatnonzero(direct <= distances[query, -1])
-            found[query] = sort_neighbors(
-                np.append(old_ids, near + start)[None], np.append(old, direct[near])[None], k=k
-            )
+            direct = _direct(queries[query : query + 1], keys, columns)
+            near = direct[0] <= distances[query, -1]
+            every_id = np.concatenate([old_ids, columns[:, near] + start], axis=1)
+            every = np.concatenate([old, direct[:, near]], axis=1)
+            found[query] = sort_neighbors(every_id, every, k=k)
     for query, neighbors in found.items():
         ids[query], distances[query] = neighbors[0][0], neighbors[1][0]
 
 
-def _pairwise(
-    queries: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    keys: NDArray[np.float32],
-    columns: NDArray[np.int64],
+def _direct(
+    queries: NDArray[np.float32], keys: NDArray[np.float32], columns: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return |queries[rows[i]] - keys[columns[i]]|^2 for each i, by direct differences."""
-    rows, columns = np.ascontiguousarray(rows), np.ascontiguousarray(columns)
-    distances = np.empty(len(rows), dtype=np.float32)
-    arrays = (queries, rows, keys, columns, distances)
-    faiss.pairwise_indexed_L2sqr(
-        queries.shape[1], len(rows), *(faiss.swig_ptr(array) for array in arrays)
+    """Return the squared distance of each query to its rows of `keys`; +inf where that is -1."""
+    columns = np.ascontiguousarray(columns)
+    distances = np.empty(columns.shape, dtype=np.float32)
+    arrays = (distances, queries, keys, columns)
+    faiss.fvec_L2sqr_by_idx(
+        *(faiss.swig_ptr(array) for array in arrays), queries.shape[1], *columns.shape
     )
     return distances

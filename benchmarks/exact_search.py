@@ -1,0 +1,106 @@
+"""Exact search against bare faiss IndexFlatL2 on the same keys.
+
+Prints one table: queries a second of both and their ratio, which should be at least 0.95, though
+ours reads fp16 shards, computes distances again by direct differences and orders ties; and the
+memory that ours takes beyond its results, which should stay below 1 GB.
+
+    .venv/bin/python benchmarks/exact_search.py [--keys 514000] [--queries 4096]
+"""
+
+import argparse
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from knnlm.retrieval.datastore import Datastore, Shard
+from knnlm.retrieval.exact import search_exact
+
+K = 1024
+DIM = 128
+ROWS_PER_SHARD = 65_536  # 16 MiB of fp16 keys, as at the scale `cpu`
+REPETITIONS = 3  # of each, in turn; the fastest counts, because other work may share the cores
+
+
+def clustered_keys(n_keys: int, *, seed: int) -> np.ndarray:
+    """Return fp16 keys with the low intrinsic dimension that hidden states have."""
+    rng = np.random.default_rng(seed)
+    low = rng.standard_normal((n_keys, 16), dtype=np.float32)
+    noise = rng.standard_normal((n_keys, DIM), dtype=np.float32)
+    return (low @ rng.standard_normal((16, DIM), dtype=np.float32) + noise).astype(np.float16)
+
+
+def in_memory(keys: np.ndarray) -> Datastore:
+    values = np.zeros(len(keys), dtype=np.uint16)
+    firsts = range(0, len(keys), ROWS_PER_SHARD)
+    shards = [Shard(i, *(a[i : i + ROWS_PER_SHARD] for a in (keys, values))) for i in firsts]
+    return Datastore(
+        Path("memory"), tuple(shards), len(keys), DIM, keys.dtype, ROWS_PER_SHARD, {}, {}
+    )
+
+
+def seconds(function, *args, **settings) -> float:
+    start = time.perf_counter()
+    function(*args, **settings)
+    return time.perf_counter() - start
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_memory(function, *args, **settings) -> int:
+    """Return the bytes by which resident memory grew at most while a function ran."""
+    done, before = threading.Event(), resident()
+    seen = [before]
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            seen.append(resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    function(*args, **settings)
+    done.set()
+    watcher.join()
+    return max(seen) - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keys", type=int, default=514_000)
+    parser.add_argument("--queries", type=int, default=4096)
+    parser.add_argument("--slice-rows", type=int, default=524_288)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    faiss.omp_set_num_threads(options.threads)
+    datastore = in_memory(clustered_keys(options.keys, seed=0))
+    queries = clustered_keys(options.queries, seed=1).astype(np.float32)
+    ours = {"k": K, "slice_rows": options.slice_rows}
+
+    beyond = peak_memory(search_exact, queries, datastore, **ours) - len(queries) * K * (8 + 4)
+    times = {"ours": [], "faiss": []}
+    index = faiss.IndexFlatL2(DIM)
+    for shard in datastore:
+        index.add(shard.datastore_keys.astype(np.float32))
+    for _ in range(REPETITIONS):
+        times["faiss"].append(seconds(index.search, queries, K))
+        times["ours"].append(seconds(search_exact, queries, datastore, **ours))
+    speed = {name: len(queries) / min(found) for name, found in times.items()}
+    print(f"{len(queries):,} queries, {options.keys:,} keys x {DIM}, k {K}")
+    print("| what | ours | peer or bound | ratio |\n|---|---|---|---|")
+    print(
+        f"| queries/s, peer IndexFlatL2 | {speed['ours']:,.0f} | {speed['faiss']:,.0f} "
+        f"| {speed['ours'] / speed['faiss']:.2f} |"
+    )
+    print(f"| GB beyond the results, bound 1 | {beyond / 1e9:.2f} | 1.00 | {beyond / 1e9:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
