@@ -129,11 +129,11 @@ def write_neighbors(folder, queries, index):
         settings={},
         made_from={"queries": identity(queries, kind="queries")},
         contents={
-            "queries": len(targets),
+            "n_queries": len(targets),
+            "block_queries": len(targets),
             "k": K,
             "recall": 0.75,
             "recall_queries": 16,
-            "blocks": 1,
         },
     )
     return folder
