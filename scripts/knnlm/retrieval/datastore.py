@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from knnlm.lm.anatomy import context, width
 from knnlm.lm.model import load_model
-from knnlm.retrieval.encoder import Encoder
+from knnlm.retrieval.encoder import Encoder, available_device
 from knnlm.runtime.artifacts import (
     MANIFEST,
     ArtifactError,
@@ -162,7 +162,7 @@ def build_datastore(
     dtype: str,
     shard_mib: int,
     split: str = "train",
-    device: str = "cpu",
+    device: str | None = None,
 ) -> None:
     """Encode a split and publish its datastore.
 
@@ -173,25 +173,26 @@ def build_datastore(
         output: the folder to make; about dim x itemsize + 2 bytes a token.
         fingerprint: names the folder in which finished shards wait.
         model: its folder.
-        tokens: folder of the token streams; the model was trained on them.
+        tokens: folder of the token streams, made with the model's tokenizer.
         site: where in the last block the key is taken, see `knnlm.lm.anatomy.SITES`.
         stride: tokens a window moves on; each key sees at least `context - stride` tokens.
         dtype: of the keys, float16 or float32.
         shard_mib: size of a shard's keys; its rows are rounded down to a power of two.
         split: the split that is stored.
-        device: where the model runs.
+        device: where the model runs; None takes a GPU if there is one.
 
     Raises:
         ValueError: if a setting is wrong, the split is shorter than a window, or a key does not
             fit the dtype.
-        ArtifactError: if the model was made from other tokens.
+        ArtifactError: if the model has another tokenizer.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
     origin = {"model": identity(model, kind="model"), "tokens": identity(tokens, kind="tokens")}
-    require_origin(model, kind="model", role="tokens", expected=origin["tokens"])
+    tokenizer = read_manifest(tokens, kind="tokens")["made_from"]["tokenizer"]
+    require_origin(model, kind="model", role="tokenizer", expected=tokenizer)
     stream = load_tokens(tokens, split).tokens
-    lm = load_model(model).to(device)
+    lm = load_model(model).to(device or available_device())
     if len(stream) < context(lm) + 1:
         raise ValueError(
             f"the {split} split of {tokens} has {len(stream):,} tokens, too few for a window of "

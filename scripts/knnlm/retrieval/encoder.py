@@ -19,6 +19,11 @@ from knnlm.lm.windows import Window, windows
 TOKENS_A_BATCH = 8192  # read by one forward pass, in whole windows; part of the bytes of the keys
 
 
+def available_device() -> str:
+    """Return "cuda" where there is a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Encoder:
     """Keys of any range of positions, the same bytes whatever range was asked for before."""
 
