@@ -173,7 +173,6 @@ def test_a_gated_model_is_refused_with_the_way_to_get_it(monkeypatch):
         raise knnlm.lm.model.GatedRepoError("403", response=Response())
 
     monkeypatch.setattr(knnlm.lm.model.hub, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(knnlm.lm.model.AutoConfig, "from_pretrained", missing)
     monkeypatch.setattr(knnlm.lm.model.HfApi, "model_info", refuse)
 
     with pytest.raises(ValueError, match=r"is gated; accept its terms .* `hf auth login`"):
@@ -185,15 +184,27 @@ def test_a_hub_that_cannot_be_reached_is_named_with_the_remedy(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(knnlm.lm.model.hub, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(knnlm.lm.model.AutoConfig, "from_pretrained", missing)
     monkeypatch.setattr(knnlm.lm.model.HfApi, "model_info", refuse)
 
     with pytest.raises(ValueError, match=r"hub cannot be reached \(ConnectionError\); fetch it"):
         load_model("somebody/model")
 
 
-def missing(*args, **kwargs):
-    raise OSError("not in the cache")
+def test_a_model_that_was_fetched_before_loads_without_a_network(tmp_path, monkeypatch):
+    model = build()
+    snapshot = tmp_path / "models--somebody--ours" / "snapshots" / "1234"
+    save_model(model, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("1234")
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    monkeypatch.setattr(knnlm.lm.model.HfApi, "model_info", refuse)
+
+    assert torch.equal(logits(load_model("somebody/ours")), logits(model))
 
 
 class Response:

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub import constants as hub
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+)
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -27,6 +32,7 @@ from knnlm.lm.anatomy import architecture_of
 from knnlm.runtime.seeds import derive_seed
 
 HUB_SECONDS = 10.0  # patience with a hub that does not answer
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # in one file or in several
 ATTENTION = "sdpa"  # torch's own kernels: fastest on every device that is supported
 
 disable_progress_bar()  # the bars of loading and saving would fill the logs
@@ -143,14 +149,19 @@ def load_model(folder: Path | str) -> PreTrainedModel:
     Raises:
         ValueError: if there is no such folder or name, it is gated, or of another architecture.
     """
-    if not (Path(folder) / "config.json").is_file():
+    here = (Path(folder) / "config.json").is_file() or _is_cached(str(folder))
+    if not here:
         _require_on_hub(str(folder))
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, local_files_only=here)
         architecture_of(config.model_type)
         kind = LanguageModel if config.model_type == "gpt2" else AutoModelForCausalLM
         model = kind.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=ATTENTION, use_safetensors=True
+            folder,
+            dtype=torch.float32,
+            attn_implementation=ATTENTION,
+            use_safetensors=True,
+            local_files_only=here,
         )
     except OSError as error:
         raise ValueError(
@@ -160,14 +171,17 @@ def load_model(folder: Path | str) -> PreTrainedModel:
     return model.eval()
 
 
-def _require_on_hub(name: str) -> None:
-    """Check within seconds that a hub name can be loaded: cached, or there to be fetched."""
-    remedy = "give a folder with config.json and model.safetensors instead"
+def _is_cached(name: str) -> bool:
+    """Return whether the weights of a hub name were fetched before; ask no network."""
     try:
-        AutoConfig.from_pretrained(name, local_files_only=True)
-        return
-    except (OSError, ValueError):
-        pass
+        return any(isinstance(try_to_load_from_cache(name, file), str) for file in WEIGHTS)
+    except HFValidationError:  # a path, not a name
+        return False
+
+
+def _require_on_hub(name: str) -> None:
+    """Check that the hub has a model, in seconds; loading alone would try for a minute."""
+    remedy = "give a folder with config.json and model.safetensors instead"
     if hub.HF_HUB_OFFLINE:
         raise ValueError(
             f"the model {name} is neither a folder with a config.json nor in the cache, and "
@@ -180,7 +194,7 @@ def _require_on_hub(name: str) -> None:
             f"the model {name} is gated; accept its terms on its page and log in with "
             f"`hf auth login`, or {remedy}"
         ) from error
-    except (RepositoryNotFoundError, HfHubHTTPError, ValueError) as error:
+    except (RepositoryNotFoundError, HfHubHTTPError, HFValidationError) as error:
         raise ValueError(
             f"there is no folder {name} with a config.json, and the hub has no such model; "
             f"correct the name, or {remedy}"

@@ -19,7 +19,6 @@ from knnlm.lm.schedule import can_continue, tokens_per_update, trunk_step, updat
 from knnlm.lm.training import STATE, Recipe, train
 from knnlm.lm.windows import ShuffledWindows, windows
 from knnlm.runtime.artifacts import (
-    MANIFEST,
     atomic_path,
     identity,
     partial_folder,
@@ -213,9 +212,8 @@ def _save(
     tokens_an_update: int,
 ) -> None:
     save_model(network.cpu(), partial)
-    for file in sorted(tokenizer.iterdir()):
-        if file.name != MANIFEST:
-            shutil.copyfile(file, partial / file.name)
+    for name in read_manifest(tokenizer, kind="tokenizer")["files"]:
+        shutil.copyfile(tokenizer / name, partial / name)
     table = pd.DataFrame(rows, columns=["step", "loss", "lr", "validation_loss"])
     table.insert(1, "tokens", table["step"] * tokens_an_update)
     with atomic_path(partial / LOG) as temporary:
