@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from knnlm.lm.anatomy import context, width
+from knnlm.lm.anatomy import context, require_sites, width
 from knnlm.lm.model import load_model
 from knnlm.retrieval.encoder import Encoder, available_device
 from knnlm.runtime.artifacts import (
@@ -186,6 +186,7 @@ def build_datastore(
             fit the dtype.
         ArtifactError: if the model has another tokenizer.
     """
+    require_sites([site])
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
     origin = {"model": identity(model, kind="model"), "tokens": identity(tokens, kind="tokens")}

@@ -1,0 +1,219 @@
+"""Approximate engines: faiss finds, but order, distances and missing neighbors are defined."""
+
+import numpy as np
+import pytest
+from retrieval_artifacts import datastore_of, files_of, nearest_by_definition, write_datastore
+
+import knnlm.retrieval.inverted_file
+from knnlm.retrieval.datastore import open_datastore
+from knnlm.retrieval.exact import search_exact
+from knnlm.retrieval.inverted_file import build_index, check_index, open_index, search_index
+from knnlm.runtime.artifacts import ArtifactError, read_manifest
+
+IVF_FLAT = {
+    "engine": "ivf_flat",
+    "n_centroids": 12,
+    "n_probes": 12,
+    "train_keys": 400,
+    "rescore": False,
+}
+IVFPQ = {**IVF_FLAT, "engine": "ivfpq", "code_bytes": 4}
+N_KEYS, DIM = 900, 8
+
+
+def random_keys(seed=0, n=N_KEYS):
+    return np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def queries():
+    return random_keys(seed=1, n=30).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return open_datastore(write_datastore(tmp_path_factory.mktemp("store"), random_keys()))
+
+
+@pytest.fixture(scope="module")
+def built(store, tmp_path_factory):
+    """Return the folder of an index with the given settings, built once."""
+    folder = tmp_path_factory.mktemp("indexes")
+
+    def build(settings, *, name=None, seed=0):
+        output = folder / (name or settings["engine"])
+        if not output.exists():
+            build_index(
+                output=output, fingerprint="f", datastore=store.folder, index=settings, seed=seed
+            )
+        return output
+
+    return build
+
+
+def search(folder, store, queries, *, k=10, **changes):
+    index, settings = open_index(folder, datastore=store.folder)
+    chosen = {"n_probes": settings["n_probes"], "rescore": settings["rescore"], **changes}
+    return search_index(queries, index, store, k=k, slice_rows=100, **chosen)
+
+
+def test_reading_every_cluster_of_full_keys_is_exact_search(built, store, queries):
+    ids, distances = search(built(IVF_FLAT), store, queries)
+
+    expected_ids, expected = nearest_by_definition(queries, random_keys(), 10)
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_allclose(distances, expected, rtol=1e-5)
+
+
+def test_the_number_of_probes_given_with_a_search_is_what_it_reads(built, store, queries):
+    def missing(n_probes):
+        return (search(built(IVF_FLAT), store, queries, k=N_KEYS, n_probes=n_probes)[0] < 0).mean()
+
+    assert missing(12) == 0
+    assert 0 < missing(6) < missing(1) < 1
+
+
+def test_missing_neighbors_stay_missing_when_distances_are_computed_again(built, store, queries):
+    for rescore in (False, True):
+        ids, distances = search(
+            built(IVF_FLAT), store, queries, k=N_KEYS, n_probes=1, rescore=rescore
+        )
+
+        assert (ids == -1).any()
+        np.testing.assert_array_equal(distances == np.inf, ids == -1)
+        np.testing.assert_array_equal(store.values(ids) == -1, ids == -1)
+        assert (np.diff((ids == -1).astype(int), axis=1) >= 0).all(), "missing ones come last"
+
+
+def test_rescoring_keeps_the_neighbors_and_gives_them_full_precision(built, store, queries):
+    rough_ids, rough = search(built(IVFPQ), store, queries)
+
+    ids, distances = search(built(IVFPQ), store, queries, rescore=True)
+
+    keys = random_keys().astype(np.float64)
+    expected = ((queries[:, None].astype(np.float64) - keys[ids]) ** 2).sum(axis=2)
+    np.testing.assert_allclose(distances, expected, rtol=1e-6)
+    np.testing.assert_array_equal(np.sort(ids), np.sort(rough_ids))
+    assert (np.diff(distances) >= 0).all()
+    assert np.abs(rough - distances).max() > 1e-3, "distances of codes are not full ones"
+
+
+@pytest.mark.parametrize("settings", [IVF_FLAT, IVFPQ], ids=["ivf_flat", "ivfpq"])
+def test_identical_keys_come_in_the_order_of_their_ids_also_at_the_last_place(
+    settings, tmp_path, queries
+):
+    keys = random_keys()
+    identical = np.sort(np.random.default_rng(3).permutation(N_KEYS)[:300])
+    keys[identical] = keys[identical[0]]
+    store = open_datastore(write_datastore(tmp_path / "store", keys))
+    build_index(
+        output=tmp_path / "index",
+        fingerprint="f",
+        datastore=store.folder,
+        index=settings,
+        seed=0,
+    )
+
+    ids, _ = search(tmp_path / "index", store, keys[identical[:1]].astype(np.float32), k=20)
+
+    np.testing.assert_array_equal(ids[0], identical[:20])
+
+
+def test_codes_find_most_of_what_exact_search_finds(built, store, queries):
+    ids, _ = search(built({**IVFPQ, "code_bytes": 8}, name="fine"), store, queries, k=50)
+
+    exact_ids, _ = search_exact(queries, store, k=50, slice_rows=500)
+    shared = np.mean([np.isin(a, b).mean() for a, b in zip(ids, exact_ids, strict=True)])
+    assert shared > 0.9
+
+
+@pytest.mark.parametrize("settings", [IVF_FLAT, IVFPQ], ids=["ivf_flat", "ivfpq"])
+def test_an_index_has_the_same_bytes_each_time_also_after_a_kill(
+    settings, built, store, tmp_path, monkeypatch
+):
+    first = files_of(built(settings))
+    write = knnlm.retrieval.inverted_file._write
+
+    def dies_when_all_keys_are_added(index, path):
+        if path.name == "index.faiss":
+            raise KeyboardInterrupt
+        write(index, path)
+
+    arguments = {
+        "output": tmp_path / "index",
+        "fingerprint": "f",
+        "datastore": store.folder,
+        "index": settings,
+        "seed": 0,
+    }
+    monkeypatch.setattr(knnlm.retrieval.inverted_file, "_write", dies_when_all_keys_are_added)
+    with pytest.raises(KeyboardInterrupt):
+        build_index(**arguments)
+    monkeypatch.setattr(knnlm.retrieval.inverted_file, "_write", write)
+    monkeypatch.setattr(knnlm.retrieval.inverted_file, "_sample", None)  # not trained again
+    build_index(**arguments)
+
+    assert files_of(tmp_path / "index") == first
+    assert set(first) == {"index.faiss", "manifest.json"}
+
+
+def test_the_seed_of_an_index_changes_its_clusters(built):
+    other = files_of(built(IVF_FLAT, name="other", seed=1))
+
+    assert files_of(built(IVF_FLAT))["index.faiss"] != other["index.faiss"]
+
+
+def test_exact_search_has_an_index_that_is_only_a_manifest(built, store):
+    folder = built({"engine": "exact"})
+
+    assert set(files_of(folder)) == {"manifest.json"}
+    index, settings = open_index(folder, datastore=store.folder)
+    assert index is None
+    assert settings["engine"] == "exact"
+
+
+def test_an_index_of_another_datastore_is_refused(built, tmp_path):
+    other = write_datastore(tmp_path / "other", random_keys(seed=9))
+
+    with pytest.raises(ArtifactError, match="made from another datastore"):
+        open_index(built(IVF_FLAT), datastore=other)
+
+
+def test_the_manifest_says_what_an_entry_costs(built):
+    contents = read_manifest(built(IVFPQ), kind="index")["contents"]
+
+    assert (contents["n_entries"], contents["n_centroids"]) == (N_KEYS, 12)
+    assert contents["bytes_per_entry"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"engine": "hnsw"}, "engine must be one of exact, ivf_flat, ivfpq, got hnsw"),
+        ({"n_centroids": 401}, "n_centroids must be from 1 to the 400 keys .* got 401"),
+        ({"n_centroids": 950, "train_keys": 2000}, "to the 900 keys that ivfpq is trained on"),
+        ({"n_probes": 13}, "n_probes must be from 1 to the 12 centroids, got 13"),
+        ({"n_probes": 0}, "n_probes must be from 1 to the 12 centroids, got 0"),
+        ({"code_bytes": 3}, "code_bytes must divide the width of the keys, 8, got 3"),
+        ({"train_keys": 255}, "ivfpq needs at least 256 keys to train on, got 255"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_with_the_reason(change, message):
+    with pytest.raises(ValueError, match=message):
+        check_index({**IVFPQ, **change}, n_entries=N_KEYS, dim=DIM)
+
+
+def test_a_search_for_more_than_there_is_is_refused(built, store, queries):
+    with pytest.raises(ValueError, match="k must be from 1 to 900"):
+        search(built(IVF_FLAT), store, queries, k=901)
+
+
+def test_a_datastore_in_memory_is_searched_like_one_on_disk(built, store, queries):
+    index, _ = open_index(built(IVF_FLAT), datastore=store.folder)
+    settings = {"k": 10, "n_probes": 3, "rescore": True, "slice_rows": 77}
+
+    in_memory = search_index(queries, index, datastore_of(random_keys()), **settings)
+
+    on_disk = search_index(queries, index, store, **settings)
+    np.testing.assert_array_equal(in_memory[0], on_disk[0])
+    np.testing.assert_array_equal(in_memory[1], on_disk[1])

@@ -1,0 +1,207 @@
+"""Neighbors are found once, whole or not at all, from artifacts that belong together."""
+
+import numpy as np
+import pytest
+from lm_artifacts import write_tokens
+from retrieval_artifacts import files_of, nearest_by_definition, write_inputs, write_model
+
+import knnlm.retrieval.datastore
+import knnlm.retrieval.neighbors
+from knnlm.lm.scoring import load_queries, score_queries
+from knnlm.retrieval.datastore import build_datastore, open_datastore
+from knnlm.retrieval.inverted_file import build_index
+from knnlm.retrieval.neighbors import load_neighbors, recall, search
+from knnlm.runtime.artifacts import ArtifactError, read_manifest
+
+SITE = "ffn_input_after_layer_norm"
+QUERIES = {"tokens": 60, "tokens_per_document": 25, "stride": 4, "seed": 0}
+SEARCH = {"k": 5, "block_queries": 9, "slice_rows": 100, "recall_sample": 20, "seed": 0}
+IVF_FLAT = {
+    "engine": "ivf_flat",
+    "n_centroids": 20,
+    "n_probes": 2,
+    "train_keys": 302,
+    "rescore": True,
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Folders of a datastore in several shards, queries, and two indexes."""
+    folder = tmp_path_factory.mktemp("inputs")
+    lm = write_inputs(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(knnlm.retrieval.datastore, "rows_of_shard", lambda *_, **__: 64)
+        build_datastore(
+            output=folder / "datastore",
+            fingerprint="f",
+            site=SITE,
+            stride=4,
+            dtype="float16",
+            shard_mib=16,
+            **lm,
+        )
+    write_queries(folder / "queries", **lm)
+    for index in ({"engine": "exact"}, IVF_FLAT):
+        build_index(
+            output=folder / index["engine"],
+            fingerprint="f",
+            datastore=folder / "datastore",
+            index=index,
+            seed=0,
+        )
+    return folder
+
+
+def write_queries(output, *, model, tokens):
+    score_queries(
+        output=output,
+        fingerprint="f",
+        model=model,
+        tokens=tokens,
+        split="validation",
+        queries=QUERIES,
+    )
+    return output
+
+
+def find(inputs, output, *, engine="exact", **changes):
+    folders = {
+        "datastore": inputs / "datastore",
+        "index": inputs / engine,
+        "queries": inputs / "queries",
+    }
+    search(output=output, fingerprint="f", **{**folders, **SEARCH, **changes})
+    return load_neighbors(output)
+
+
+def test_exact_neighbors_are_those_of_the_definition_with_their_values(inputs, tmp_path):
+    store = open_datastore(inputs / "datastore")
+    keys = np.concatenate([shard.datastore_keys for shard in store])
+    values = np.concatenate([shard.datastore_values for shard in store])
+    hidden = load_queries(inputs / "queries").hidden(SITE)
+
+    neighbors = find(inputs, tmp_path / "neighbors")
+
+    ids, distances = nearest_by_definition(hidden, keys, 5)
+    np.testing.assert_array_equal(neighbors.ids, ids)
+    np.testing.assert_allclose(neighbors.distances, distances, rtol=1e-5)
+    np.testing.assert_array_equal(neighbors.values, values[ids])
+    types = (neighbors.ids.dtype, neighbors.distances.dtype, neighbors.values.dtype)
+    assert types == (np.int64, np.float32, np.int32)
+
+
+@pytest.mark.parametrize("engine", ["exact", "ivf_flat"])
+def test_a_killed_search_ends_with_the_bytes_of_an_undisturbed_one(
+    engine, inputs, tmp_path, monkeypatch
+):
+    find(inputs, tmp_path / "undisturbed" / "neighbors", engine=engine)
+    search_block = knnlm.retrieval.neighbors._Engine.__call__
+    n_searched = []
+
+    def dies_at_the_third(self, hidden):
+        if len(n_searched) == 2:
+            raise KeyboardInterrupt
+        n_searched.append(len(hidden))
+        return search_block(self, hidden)
+
+    monkeypatch.setattr(knnlm.retrieval.neighbors._Engine, "__call__", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        find(inputs, tmp_path / "killed" / "neighbors", engine=engine)
+    assert not (tmp_path / "killed" / "neighbors").exists()
+    n_searched.append("going on")
+    find(inputs, tmp_path / "killed" / "neighbors", engine=engine)
+
+    n_queries = load_queries(inputs / "queries").n_queries
+    assert sum(n for n in n_searched if n != "going on") == n_queries, "no block twice"
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "undisturbed")
+
+
+def test_blocks_change_no_neighbor(inputs, tmp_path):
+    one = find(inputs, tmp_path / "one", block_queries=1000)
+    many = find(inputs, tmp_path / "many", block_queries=7)
+
+    np.testing.assert_array_equal(one.ids, many.ids)
+    np.testing.assert_array_equal(one.distances, many.distances)
+
+
+def test_missing_neighbors_have_no_value(inputs, tmp_path):
+    neighbors = find(inputs, tmp_path / "neighbors", engine="ivf_flat", k=200)
+
+    missing = neighbors.ids == -1
+    assert missing.any()
+    np.testing.assert_array_equal(neighbors.values == -1, missing)
+    np.testing.assert_array_equal(neighbors.distances == np.inf, missing)
+
+
+def test_the_manifest_has_the_settings_that_faiss_used_and_the_recall(inputs, tmp_path):
+    everything = {"recall_sample": 10_000}
+    exact = find(inputs, tmp_path / "exact")
+    approximate = find(inputs, tmp_path / "approximate", engine="ivf_flat", **everything)
+
+    contents = read_manifest(tmp_path / "approximate", kind="neighbors")["contents"]
+
+    shared = [len(set(a) & set(b)) / 5 for a, b in zip(exact.ids, approximate.ids, strict=True)]
+    assert contents["recall"] == pytest.approx(np.mean(shared), abs=1e-12)
+    assert 0 < contents["recall"] < 1
+    assert contents["search"] == {
+        "engine": "ivf_flat",
+        "n_centroids": 20,
+        "n_probes": 2,
+        "rescore": True,
+    }
+    assert contents["n_queries"] == contents["recall_queries"] == len(exact.ids)
+    exact_contents = read_manifest(tmp_path / "exact", kind="neighbors")["contents"]
+    assert exact_contents["recall"] == 1.0
+    assert exact_contents["search"] == {"engine": "exact"}
+
+
+def test_recall_is_the_share_of_expected_ids_that_were_found():
+    expected = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
+    found = np.array([[4, 3, 9, -1], [8, 7, 6, 5]])
+
+    assert recall(found, expected) == (0.5 + 1.0) / 2
+
+
+def test_queries_of_another_model_are_refused(inputs, tmp_path):
+    other = write_model(tmp_path / "model", inputs / "tokenizer", seed=1)
+    queries = write_queries(tmp_path / "queries", model=other, tokens=inputs / "tokens")
+
+    with pytest.raises(ArtifactError, match=r"queries was made from another model.*rebuild"):
+        find(inputs, tmp_path / "neighbors", queries=queries)
+
+
+def test_queries_of_another_corpus_are_refused(inputs, tmp_path):
+    tokens = write_tokens(tmp_path / "tokens", inputs / "tokenizer", seed=5)
+    queries = write_queries(tmp_path / "queries", model=inputs / "model", tokens=tokens)
+
+    with pytest.raises(ArtifactError, match="queries was made from another tokens"):
+        find(inputs, tmp_path / "neighbors", queries=queries)
+
+
+def test_more_neighbors_than_entries_are_refused_before_the_search(inputs, tmp_path):
+    with pytest.raises(ValueError, match=r"k must be from 1 to 302, .* got 303"):
+        find(inputs, tmp_path / "neighbors", k=303)
+
+    assert not any(tmp_path.rglob("*.npz"))
+
+
+def test_an_altered_datastore_is_refused_before_the_search(inputs, tmp_path, monkeypatch):
+    file = inputs / "datastore" / "shard-00001" / "datastore_keys.npy"
+    content = file.read_bytes()
+    try:
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(ArtifactError, match=r"shard-00001/datastore_keys\.npy"):
+            find(inputs, tmp_path / "neighbors")
+    finally:
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:90] + b"\0" * 40 + b[130:]])
+def test_a_damaged_block_is_named(damage, inputs, tmp_path):
+    find(inputs, tmp_path / "neighbors")
+    file = tmp_path / "neighbors" / "block-00001.npz"
+    file.write_bytes(damage(file.read_bytes()))
+
+    with pytest.raises(ArtifactError, match=r"block-00001\.npz.*rebuild"):
+        load_neighbors(tmp_path / "neighbors")
