@@ -51,6 +51,10 @@ rule evaluate_knn_perplexity:
             "scripts/evaluate_knn_perplexity.py", knn_perplexity=True, lm_seeds=True
         ),
         threads=1,
+        corpus=config["corpus"],
+        model=KNN_PERPLEXITY_BASE,
+        seeds=config["lm_seeds"],
+        settings=KNN_PERPLEXITY,
     script:
         "../../scripts/evaluate_knn_perplexity.py"
 

@@ -33,6 +33,8 @@ wildcard_constraints:
     index="|".join(config["indexes"]),
     split="train|validation|test",
     fine_tuning="|".join(config["overspecification"]["fine_tunings"]),
+    head="|".join(config["mlp_augmentation"]["heads"]),
+    control="|".join(config["mlp_augmentation"]["controls"]),
     seed="[0-9]+",
 
 
