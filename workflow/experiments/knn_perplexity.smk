@@ -28,8 +28,9 @@ rule evaluate_knn_perplexity:
             split=["validation", "test"],
         ),
         control_queries=expand(
-            f"<results>/log_probs/{KNN_PERPLEXITY['control']}/seed{{seed}}/test",
+            f"<results>/log_probs/{KNN_PERPLEXITY['control']}/seed{{seed}}/{{split}}",
             seed=config["lm_seeds"],
+            split=["validation", "test"],
         ),
         neighbors=expand(
             f"<results>/neighbors/{KNN_PERPLEXITY['datastore']}/seed{{seed}}/{{index}}/{{split}}",
