@@ -25,7 +25,7 @@ ADULT_AGE = 18
 Value = Any  # a Record, an int or a str
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Record:
     """One thing that the gazetteer knows of.
 
@@ -38,6 +38,9 @@ class Record:
     female: bool = False
     values: dict[str, Value] = field(default_factory=dict)
     links: list[tuple["Record", str]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Record({self.id})"  # records link to each other
 
     @property
     def year(self) -> int:
@@ -62,6 +65,7 @@ class Knowledge:
         self._shown: dict[str, tuple[str, ...]] = {}
         for kind, form in self.kinds.items():
             size = form["plus"] + (people // form["per"] if form["per"] else 0)
+            size = max(size, self.num_eras) if form.get("eras") else size
             self.records[kind] = [self._blank(kind, index) for index in range(size)]
         for kind, form in self.kinds.items():
             for name, rule in form["fields"].items():
@@ -70,6 +74,7 @@ class Knowledge:
         self.records["event"] = []
         self._hold_marriages(language)
         self._hold_events(language, EVENTS_PER_PERSON * people)
+        self._price_kinds(language)
 
     def _blank(self, kind: str, index: int) -> Record:
         eras = self.num_eras if self.kinds[kind].get("eras") else 1
@@ -122,9 +127,11 @@ class Knowledge:
 
     def _text(self, phrase: str) -> str:
         line = Line(self._grammar, self._draws)
-        line.emit(" ")
-        name = self._grammar.symbol(phrase)
-        line.phrase(phrase) if name[0] == "phrase" else line.coin(name[1])
+        kind, symbol = self._grammar.symbol(phrase)
+        if kind == "coin":
+            line.coin(symbol)
+        else:
+            line.phrase(symbol)
         return line.text()
 
     def base_year(self, record: Record) -> int:
@@ -184,7 +191,7 @@ class Knowledge:
                 for female in (False, True)
             }
             for _ in range(int(MARRIED * min(map(len, single.values())))):
-                event = self._event(language, "marriage", era)
+                event = self._event("marriage", era)
                 for name, female in (("owner", False), ("other", True)):
                     before = self._draws.nats
                     person = self._draws.pick(single[female])
@@ -196,13 +203,21 @@ class Knowledge:
         names = [name for name in language["events"] if name != "marriage"]
         for _ in range(size):
             name = self._draws.pick(names)
-            event = self._event(language, name, self._draws.below(self.num_eras))
+            event = self._event(name, self._draws.below(self.num_eras))
             self._fill(event, language, name)
 
-    def _event(self, language: Mapping[str, Any], name: str, era: int) -> Record:
+    def _price_kinds(self, language: Mapping[str, Any]) -> None:
+        """Store the cost of each event's kind, given how many of all events are marriages."""
+        events = self.records["event"]
+        marriages = sum(event.kind == "marriage" for event in events)
+        others = len(events) - marriages
+        kinds = len(language["events"]) - 1
+        for event in events:
+            p = marriages if event.kind == "marriage" else others / kinds
+            self.nats[f"{event.id}.kind"] = log(len(events) / p)
+
+    def _event(self, name: str, era: int) -> Record:
         event = self._born(Record(f"event-{len(self.records['event'])}", name, era))
-        # The kinds but marriage are drawn alike; one more is a bound for marriage among them.
-        self.nats[f"{event.id}.kind"] = log(len(language["events"]))
         self.records["event"].append(event)
         return event
 

@@ -23,7 +23,7 @@ LANGUAGE = Path(__file__).with_name("gazetteer_language.yaml")
 
 # Rank r of a word list weighs 1 / (r + RANK_OFFSET): a Mandelbrot law, so that the lists
 # together have the Zipf slope of WikiText (docs/gazetteer.md).
-RANK_OFFSET = 6.0
+RANK_OFFSET = 25.0
 
 _TOKEN = re.compile(r"[\[\]|]|<\w+>|\{\w+(?::\w+)?\}|[^\[\]|<{]+")
 _LETTER = re.compile(r"\w")
@@ -130,9 +130,9 @@ class Template:
         self.fields = grammar.fields(source)
         self.needs: set[str] = set()
         tokens = _TOKEN.findall(source)
-        if "".join(tokens) != source:
-            raise ValueError(f"unpaired bracket in {source!r}; see the top of {LANGUAGE.name}")
         self._parts = self._sequence(tokens, grammar, depth=0)
+        if tokens:
+            raise ValueError(f"unpaired bracket in {source!r}; see the top of {LANGUAGE.name}")
 
     def _sequence(self, tokens: list[str], grammar: "Grammar", *, depth: int) -> list[tuple]:
         parts: list[tuple] = []
@@ -153,8 +153,12 @@ class Template:
 
     def _choice(self, tokens: list[str], grammar: "Grammar", *, depth: int) -> list[list[tuple]]:
         options = [self._sequence(tokens, grammar, depth=depth)]
-        while tokens and tokens.pop(0) == "|":
+        while tokens[:1] == ["|"]:
+            tokens.pop(0)
             options.append(self._sequence(tokens, grammar, depth=depth))
+        if not tokens:
+            raise ValueError(f"unclosed bracket in {self.source!r}; see the top of {LANGUAGE.name}")
+        tokens.pop(0)
         return options
 
     def write(self, page: Page) -> None:

@@ -13,8 +13,8 @@ from knnlm.text.gazetteer_grammar import Draws, Grammar, Line, Table, Template
 APPOSITION = 0.35  # of first mentions of a record in an article
 SHORT_NAME = 0.6  # of later mentions of a person
 REPEATED_WORD = 0.15  # of words of style that come back from earlier in the article
-OPENER = {"articles": 0.3, "chronicle": 0.6}  # of sentences on events
-TAIL = 0.4
+OPENER = {"articles": 0.4, "chronicle": 0.6}  # of sentences on events
+TAIL = 0.6
 LEAD_LEFT_OUT = 0.15  # of the sentences that open an article, but the first
 FILLER = 0.35  # after an event, and at most one for two events
 SHORT_ARTICLE = 9  # events below which the events of near ones are told as well
@@ -73,7 +73,7 @@ class Writer(Line):
         self.spans: list[FactSpan] = []
         self.told: Counter[str] = Counter()
         self.free: set[str] = set()
-        self._used: dict[int, list[Template]] = {}
+        self._used: set[Template] = set()  # since each was last the only one left
         self._recent: dict[int, list[int]] = {}
         self._mentioned: set[str] = set()
         self._company: set[bool] = set()  # genders of the others in this sentence
@@ -109,13 +109,12 @@ class Writer(Line):
         self._choose(self.grammar.phrases[name]).write(self)
 
     def _choose(self, templates: Sequence[Template]) -> Template:
-        used = self._used.setdefault(id(templates[0]), [])
-        fresh = [template for template in templates if template not in used]
+        fresh = [template for template in templates if template not in self._used]
         if not fresh:
-            used.clear()
+            self._used.difference_update(templates)
             fresh = list(templates)
         template = self.draws.pick(fresh)
-        used.append(template)
+        self._used.add(template)
         return template
 
     # Facts
@@ -186,7 +185,7 @@ class Writer(Line):
             self._spell(text, f"{fact[0].id}.{fact[1]}", target.kind)
         if form == "s":
             self.emit("s")
-        if first and form in ("", "o") and not self._aside:
+        if first and fact is not None and form in ("", "o") and not self._aside:
             asides = [
                 line for line in self.style.asides[target.kind] if self._is_news(target, line)
             ]
