@@ -26,8 +26,8 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 # sha256 of train.txt, validation.txt and test.txt together, at seed 1 and 60 people. A change of
 # grammar or lexicon changes them, and with them every number measured on the gazetteer.
 HASHES = {
-    "articles": "fabc7358b728624c041be1bfd3d475c4020b5bbd363cd8565cbc17db454f5937",
-    "chronicle": "45983ec91921b9f92fc204aadac8cb598269d890cb85cf0734593753a131b02f",
+    "articles": "5a708ddc053861b1b11cd79be02d57c8b1d81a7daa95724f42433c45f22ada82",
+    "chronicle": "ce1640b6fae2a7a4335c673481e0692e58a172ae8d1f688f359cfc4f3492091b",
 }
 
 
