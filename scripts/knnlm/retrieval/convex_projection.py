@@ -6,8 +6,7 @@ With f(z) = softmax(W z) the problem min over z of KL[p || f(z)] is
 
 plus the negative entropy of p: convex, and p enters through m alone (the dual of maximum
 entropy under E_q[w] = m). The gradient is E_q[w] - m, so its norm certifies a solution. All
-queries are solved together by L-BFGS (Nocedal and Wright, Algorithm 7.4), each with its own
-step; those that are done leave the batch.
+queries are solved together by L-BFGS, and those that are done leave the batch.
 """
 
 from collections.abc import Callable
@@ -19,12 +18,11 @@ from torch import Tensor
 from knnlm.retrieval.lbfgs import Descent
 from knnlm.retrieval.projection import Mixture, tiles
 
-NOISE = 8
+NOISE = 2
 """Rounding of a function value in units of its last place: below it a decrease is unreadable."""
 
 NULL = 1e-12
 """Share of the largest variance below which a direction of the head is none at all."""
-
 
 Observer = Callable[[Tensor], None]
 """Sees KL[p || f(z)], (n,) float64, after each evaluation: how a benchmark takes its times."""
@@ -38,9 +36,11 @@ class Optimum:
         z: (n, dim) float64.
         kl: (n,) float64, KL[p || f(z)] in nats.
         certificate: (n,) float64, the relative gradient norm ||E_q[w] - m|| / ||m - w_mean||
-            with w_mean the mean row of W: the part of the way from the uniform distribution's
-            mean to p's that is still missing. 0 only at the optimum; adding a constant
-            vector to the rows, or turning or scaling the space, does not change it.
+            with w_mean the mean row of W: the part of the way from the mean under the uniform
+            distribution to that under p which is still missing. It is 0 only at the optimum.
+            The larger of two is taken: with the Euclidean norm, and with the norm that counts
+            each direction in units of its standard deviation (`Whitened`); alone, the former
+            would pass over directions in which the head is small.
         n_evaluations: how often the function and its gradient were computed.
     """
 
@@ -141,7 +141,8 @@ class Whitened:
         rows: (n_tokens, rank) float64, the centered rows @ whiten; rank is theirs.
         mean: (n, rank) float64, m less the center, @ whiten.
         whiten, color: (dim, rank) float64.
-        way: (n,) float64, ||m - w_mean||, of which the certificate is a share.
+        way, whitened_way: (n,) float64, ||m - w_mean|| in the coordinates of the head and in
+            these: the certificate is a share of them.
     """
 
     rows: Tensor
@@ -149,6 +150,7 @@ class Whitened:
     whiten: Tensor
     color: Tensor
     way: Tensor
+    whitened_way: Tensor
 
     @classmethod
     def of(cls, head: Tensor, known: Moments) -> "Whitened":
@@ -161,17 +163,20 @@ class Whitened:
         present = variances > NULL * variances.max()
         scales = variances[present].sqrt()
         whiten, color = axes[:, present] / scales, axes[:, present] * scales
+        way = known.mean - head.mean(dim=0)
         return cls(
             rows=centered @ whiten,
             mean=(known.mean - center) @ whiten,
             whiten=whiten,
             color=color,
-            way=(known.mean - head.mean(dim=0)).norm(dim=1),
+            way=way.norm(dim=1),
+            whitened_way=(way @ whiten).norm(dim=1),
         )
 
     def certificate(self, gradient: Tensor, queries: Tensor) -> Tensor:
-        """Return the relative gradient norm, in the coordinates of the head: see `Optimum`."""
-        return (gradient @ self.color.T).norm(dim=1) / self.way[queries]
+        """Return the relative norm of a gradient in these coordinates: see `Optimum`."""
+        here = gradient.norm(dim=1) / self.whitened_way[queries]
+        return torch.maximum(here, (gradient @ self.color.T).norm(dim=1) / self.way[queries])
 
 
 def descend(
@@ -204,7 +209,10 @@ def descend(
         active = active[certificate > tolerance]
         if not len(active) or n_evaluations >= max_evaluations:
             return n_evaluations
-        level = descent.advance(active, evaluate, noise=NOISE * torch.finfo(dtype).eps)
+        # The value is a small difference of two sums, and these are what is rounded.
+        sums = (problem.mean[active] * descent.z[active]).sum(dim=1).abs()
+        noise = NOISE * torch.finfo(dtype).eps * (1 + sums)
+        level = descent.advance(active, evaluate, noise=noise)
         observe(descent.value)
         n_evaluations += 1
         if dtype != torch.float64:
@@ -260,9 +268,10 @@ def optimum(
             tile=tile,
             observe=lambda value: observe(value + known.negative_entropy),
         )
+    everyone = torch.arange(len(descent.z), device=descent.z.device)
     return Optimum(
         z=descent.z @ problem.whiten.T,
         kl=descent.value + known.negative_entropy,
-        certificate=problem.certificate(descent.gradient, torch.arange(len(start))),
+        certificate=problem.certificate(descent.gradient, everyone),
         n_evaluations=n_evaluations,
     )

@@ -59,13 +59,13 @@ class Descent:
             direction += (share - back) * move
         return direction
 
-    def advance(self, rows: Tensor, evaluate: Evaluate, *, noise: float) -> Tensor:
+    def advance(self, rows: Tensor, evaluate: Evaluate, *, noise: Tensor) -> Tensor:
         """Try one step of each given query; take it if it descends, else shorten the next.
 
         Args:
             rows: (n_rows,) int64, the queries.
             evaluate: from rows and their z to their values and gradients.
-            noise: relative rounding of the values.
+            noise: (n_rows,) float64, the rounding of their values.
 
         Returns:
             (n_rows,) bool: the value moved by no more than its rounding.
@@ -76,7 +76,7 @@ class Descent:
         move = step[:, None] * direction
         value, gradient = evaluate(rows, self.z[rows] + move)
         drop = value - self.value[rows]
-        level = drop.abs() <= noise * (1 + value.abs())
+        level = drop.abs() <= noise
         # Where the decrease drowns in rounding, the slopes still tell it: the approximate
         # Wolfe condition of Hager and Zhang (2005), Eq. 4.1.
         gentle = (gradient * direction).sum(dim=1) <= (2 * SUFFICIENT_DECREASE - 1) * slope
