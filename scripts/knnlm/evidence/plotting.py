@@ -20,8 +20,8 @@ COLUMN_WIDTH = 3.3
 PNG_DPI = 200
 
 # Okabe and Ito (2008): told apart with every common color blindness
-COLORS = {"lm": "#4d4d4d", "knn_lm": "#0072b2", "control": "#d55e00"}
-LABELS = {"lm": "LM", "knn_lm": "kNN-LM", "control": "LM, trained longer"}
+COLORS = {"lm": "#4d4d4d", "knn_lm": "#0072b2", "control": "#d55e00", "mlp": "#009e73"}
+LABELS = {"lm": "LM", "knn_lm": "kNN-LM", "control": "LM, trained longer", "mlp": "LM + MLP"}
 
 LOOK = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere

@@ -139,10 +139,16 @@ def check_names(settings: Mapping[str, Any]) -> None:
     experiment = settings["knn_perplexity"]
     _known(settings, "knn_perplexity.datastore", experiment["datastore"], "datastores")
     _known(settings, "knn_perplexity.control", experiment["control"], "models")
-    for index in [experiment["index"], *experiment["indexes"]]:
+    for index in experiment["indexes"]:
         _known(settings, "knn_perplexity.indexes", index, "indexes")
+    if experiment["index"] not in experiment["indexes"]:
+        raise SettingsError(
+            f"knn_perplexity.index: expected one of knn_perplexity.indexes, "
+            f"{', '.join(experiment['indexes'])}, got {experiment['index']!r}"
+        )
     model = settings["datastores"][experiment["datastore"]]["model"]
     _at_most(settings, "queries.stride", settings["queries"]["stride"], model)
+    _whole_windows(settings, model)
     _known_in(settings, "overspecification", "compare", "fine_tunings")
     k_max = max([*experiment["grid"]["k"], experiment["published"]["k"]])
     if k_max > settings["search"]["k"]:
@@ -167,6 +173,17 @@ def _known_in(settings: Mapping[str, Any], block: str, chosen: str, names: str) 
                 f"{block}.{chosen}: unknown name {name!r}; known {block}.{names}: "
                 f"{', '.join(sorted(known))}"
             )
+
+
+def _whole_windows(settings: Mapping[str, Any], model: str) -> None:
+    """Check that a batch of pairs is as many whole windows of text for the controls."""
+    training, context = settings["mlp_replacement"], settings["models"][model]["context"]
+    if training["batch_size"] % (training["accumulation"] * context):
+        raise SettingsError(
+            f"mlp_replacement.batch_size: expected a multiple of {training['accumulation']} x "
+            f"{context}, accumulation x the context of model {model!r}, got "
+            f"{training['batch_size']}; the controls read whole windows"
+        )
 
 
 def _at_most(settings: Mapping[str, Any], key: str, stride: int, model: str) -> None:

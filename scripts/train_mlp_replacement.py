@@ -1,0 +1,22 @@
+"""Train an MLP in the place of a datastore, on the datastore's own pairs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knnlm.retrieval.stored_replacement import train_replacement
+from knnlm.runtime.job import begin
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    begin(log=snakemake.log[0], threads=snakemake.params.threads)
+    train_replacement(
+        output=Path(snakemake.output.replacement),
+        fingerprint=snakemake.params.fingerprint,
+        datastore=Path(snakemake.input.datastore),
+        model=Path(snakemake.input.model),
+        head_setting=snakemake.wildcards.head,
+        settings=snakemake.params.settings,
+        seed=int(snakemake.wildcards.seed),
+    )
