@@ -16,4 +16,5 @@ if __name__ == "__main__":
         fingerprint=snakemake.params.fingerprint,
         text=Path(snakemake.input.text),
         tokenizer=Path(snakemake.input.tokenizer),
+        minimum_tokens=snakemake.params.minimum_tokens,
     )

@@ -141,7 +141,8 @@ def test_the_artifact_holds_every_split_and_what_it_was_made_from(tmp_path, text
     made = tmp_path / "tokenizer"
     build_tokenizer(output=made, tokenizer=block, cache=tmp_path, **shared)
 
-    tokenize_corpus(output=tmp_path / "tokens", tokenizer=made, **shared)
+    few = dict.fromkeys(SPLITS, 1)
+    tokenize_corpus(output=tmp_path / "tokens", tokenizer=made, minimum_tokens=few, **shared)
 
     verify_checksums(tmp_path / "tokens", kind="tokens")
     manifest = read_manifest(tmp_path / "tokens", kind="tokens")
@@ -158,3 +159,14 @@ def test_the_artifact_holds_every_split_and_what_it_was_made_from(tmp_path, text
         assert "".join(texts_of(stream, tokenizer.read_tokenizer(made))) == written
         assert_covers(stream, written)
         assert manifest["contents"][split]["tokens"] == stream.n_tokens
+
+
+def test_a_split_too_short_for_a_window_or_k_is_named_before_anything_expensive(tmp_path, text):
+    made = tmp_path / "tokenizer"
+    shared = {"fingerprint": "f" * 64, "text": text}
+    block = {"source": "trained", "vocabulary_size": 290}
+    build_tokenizer(output=made, tokenizer=block, cache=tmp_path, **shared)
+    needed = {"train": 1, "validation": 10**9, "test": 1}
+
+    with pytest.raises(ValueError, match=r"the validation split has .*at least 1,000,000,000; use"):
+        tokenize_corpus(output=tmp_path / "tokens", tokenizer=made, minimum_tokens=needed, **shared)

@@ -91,6 +91,10 @@ BAD = {
         {"knn_perplexity": {"indexes": ["hnsw"]}},
         r"knn_perplexity\.indexes: unknown name 'hnsw'; known indexes: exact, ivf_flat, ivfpq",
     ),
+    "curves of an index without a row": (
+        {"knn_perplexity": {"index": "exact", "indexes": ["ivfpq"]}},
+        r"knn_perplexity\.index: expected one of knn_perplexity\.indexes, ivfpq, got 'exact'",
+    ),
     "unknown engine": (
         {"indexes": {"mine": {"engine": "hnsw"}}},
         r"indexes\.mine\.engine .*expected one of \['exact', 'ivf_flat', 'ivfpq'\], got 'hnsw'",

@@ -63,7 +63,6 @@ rule evaluate_knn_perplexity:
 rule plot_knn_perplexity:
     """Draw perplexity over lmbda, temperature and k from the table alone."""
     input:
-        table="<results>/tables/knn_perplexity.csv",
         grid="<results>/tables/knn_perplexity_grid.csv",
     output:
         svg=report(

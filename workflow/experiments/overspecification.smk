@@ -1,17 +1,16 @@
 # Does an LM generalize from over-specified facts, and does kNN help?
 
 OVERSPECIFICATION = config["overspecification"]
+OVERSPECIFICATION_RUNS = expand(
+    "{fine_tuning}/seed{seed}",
+    fine_tuning=OVERSPECIFICATION["compare"],
+    seed=config["experiment_seeds"],
+)
 
 
 def fine_tuning_of(wildcards):
     """Return the settings of a fine-tuning."""
     return OVERSPECIFICATION["fine_tunings"][wildcards.fine_tuning]
-
-
-def shape_of_random(wildcards):
-    """Return the shape of random weights: the settings of a model, or the name of one."""
-    shape = fine_tuning_of(wildcards)["shape"]
-    return config["models"].get(shape, shape)
 
 
 def model_to_fine_tune(wildcards):
@@ -35,13 +34,13 @@ rule overspecification:
 
     Exhibits: Chiang et al. (2024), Figures 1 and 3, Tables 5 and 6.
     """
-    localrule: True
     input:
         "<results>/tables/overspecification.csv",
         "<results>/tables/overspecification_curves.csv",
         "<results>/tables/overspecification_examples.csv",
         "<results>/figures/overspecification.svg",
         "<results>/figures/overspecification.png",
+    localrule: True
 
 
 rule finetune_macondo:
@@ -67,7 +66,7 @@ rule finetune_macondo:
         ),
         threads=config["threads"]["fine_tune"],
         fine_tuning=fine_tuning_of,
-        shape=shape_of_random,
+        models=config["models"],
         settings=OVERSPECIFICATION,
     script:
         "../../scripts/finetune_macondo.py"
@@ -96,3 +95,55 @@ rule train_macondo_mlp:
         settings=OVERSPECIFICATION,
     script:
         "../../scripts/train_macondo_mlp.py"
+
+
+rule evaluate_overspecification:
+    """Collect the likelihoods of the children's names, with theory, intervals and paired gains."""
+    input:
+        macondo=expand("<results>/macondo/seed{seed}", seed=config["experiment_seeds"]),
+        fine_tuned=expand("<results>/overspecification/{one}", one=OVERSPECIFICATION_RUNS),
+        mlp=expand("<results>/overspecification_mlp/{one}", one=OVERSPECIFICATION_RUNS),
+    output:
+        table="<results>/tables/overspecification.csv",
+        curves="<results>/tables/overspecification_curves.csv",
+        examples="<results>/tables/overspecification_examples.csv",
+    log:
+        "<logs>/evaluate_overspecification.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint(
+            "scripts/evaluate_overspecification.py",
+            corpus=True,
+            overspecification=True,
+            experiment_seeds=True,
+        ),
+        threads=1,
+        corpus=config["corpus"],
+        settings=OVERSPECIFICATION,
+        seeds=config["experiment_seeds"],
+    script:
+        "../../scripts/evaluate_overspecification.py"
+
+
+rule plot_overspecification:
+    """Draw the likelihoods over epochs, one panel a model, from the tables alone."""
+    input:
+        table="<results>/tables/overspecification.csv",
+        curves="<results>/tables/overspecification_curves.csv",
+    output:
+        svg=report(
+            "<results>/figures/overspecification.svg",
+            caption="../report/overspecification.rst",
+            category="overspecification",
+        ),
+        png="<results>/figures/overspecification.png",
+    log:
+        "<logs>/plot_overspecification.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint("scripts/plot_overspecification.py"),
+        threads=1,
+    script:
+        "../../scripts/plot_overspecification.py"

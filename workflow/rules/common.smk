@@ -55,6 +55,19 @@ def fingerprint(script, *, threads=None, **used):
     return of
 
 
+def files_of_corpus(wildcards):
+    """Return the files of a local corpus, so that an edited text is seen; others have none."""
+    folder = config["corpora"][wildcards.corpus].get("path")
+    return sorted(map(str, Path(folder).glob("*.txt"))) if folder else []
+
+
+def minimum_tokens():
+    """Return what windows and search need of each split."""
+    window = 1 + max(model["context"] for model in config["models"].values())
+    train = max(window, 1 + config["search"]["k"])
+    return {"train": train, "validation": window, "test": window}
+
+
 def trunk(wildcards):
     """Return the model whose stored state a longer training of the same settings continues from."""
     model = config["models"][wildcards.model]

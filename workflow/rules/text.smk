@@ -3,6 +3,8 @@
 
 rule build_corpus:
     """Write the splits of a corpus as text, with the places where documents begin."""
+    input:
+        files_of_corpus,
     output:
         text=directory("<results>/corpora/{corpus}/text"),
     log:
@@ -57,6 +59,7 @@ rule tokenize_corpus:
     params:
         fingerprint=fingerprint("scripts/tokenize_corpus.py", threads="encode"),
         threads=config["threads"]["encode"],
+        minimum_tokens=minimum_tokens(),
     script:
         "../../scripts/tokenize_corpus.py"
 

@@ -1,6 +1,6 @@
 """Encoding: the documents of a text artifact become the token streams of a tokens artifact."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -26,7 +26,14 @@ BATCH_CHARACTERS = 1 << 22  # encoded at once: some hundred MB while it lasts
 WHITESPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # U+3000 is the last
 
 
-def tokenize_corpus(*, output: Path, fingerprint: str, text: Path, tokenizer: Path) -> None:
+def tokenize_corpus(
+    *,
+    output: Path,
+    fingerprint: str,
+    text: Path,
+    tokenizer: Path,
+    minimum_tokens: Mapping[str, int],
+) -> None:
     """Write a tokens artifact: {split}.npy, and .starts, .documents, .words and .lines beside it.
 
     Args:
@@ -34,6 +41,11 @@ def tokenize_corpus(*, output: Path, fingerprint: str, text: Path, tokenizer: Pa
         fingerprint: of the rule.
         text: the text artifact.
         tokenizer: the tokenizer artifact.
+        minimum_tokens: what later steps need of each split: a window of every model, and a
+            datastore of at least k entries. Checked here, before anything expensive starts.
+
+    Raises:
+        ValueError: if a split is too short.
     """
     described = read_manifest(text, kind="text")["contents"]
     vocabulary = read_manifest(tokenizer, kind="tokenizer")["contents"]
@@ -50,6 +62,12 @@ def tokenize_corpus(*, output: Path, fingerprint: str, text: Path, tokenizer: Pa
                 f"tokens of {split}", total=described[split]["characters"], unit="characters"
             ),
         )
+        if stream.n_tokens < minimum_tokens[split]:
+            raise ValueError(
+                f"the {split} split has {stream.n_tokens:,} tokens, too few for a window of the "
+                f"models and for search.k: expected at least {minimum_tokens[split]:,}; use more "
+                "text, or lower the context of the models or search.k"
+            )
         contents[split] = {
             "tokens": stream.n_tokens,
             "documents": len(stream.documents) - 1,
