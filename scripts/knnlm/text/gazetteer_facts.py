@@ -222,9 +222,8 @@ class Knowledge:
         return event
 
     def _fill(self, event: Record, language: Mapping[str, Any], name: str) -> None:
-        used = {"owner", "year"} if name != "service" else {"owner"}
-        for template in self._grammar.templates(language["events"][name]):
-            used |= template.fields
+        templates = self._grammar.templates(language["events"][name])
+        used = frozenset().union(*(template.fields for template in templates))
         for fact, rule in language["event_fields"].items():
             if fact == "year":
                 rule = language["event_windows"].get(name, rule)
