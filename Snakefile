@@ -18,6 +18,7 @@ include: "workflow/rules/text.smk"
 include: "workflow/rules/lm.smk"
 include: "workflow/rules/retrieval.smk"
 include: "workflow/experiments/knn_perplexity.smk"
+include: "workflow/experiments/overspecification.smk"
 include: "workflow/rules/evidence.smk"
 
 
@@ -26,6 +27,7 @@ rule all:
     default_target: True
     input:
         rules.knn_perplexity.input,
+        rules.overspecification.input,
         rules.environment.output,
         rules.cost.output,
     localrule: True

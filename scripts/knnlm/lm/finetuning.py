@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
 
 from knnlm.lm.training import Recipe
 from knnlm.runtime.seeds import numpy_generator
@@ -141,9 +143,32 @@ class Epochs:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
+class NextToken(nn.Module):
+    """The mean nll of labeled tokens given those before them; the head is computed for them alone.
+
+    On short texts of different lengths that saves the part of the head's work that padding costs.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Wrap a model, whose parameters these are; adapters may already be in it."""
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean nll, in nats, of the labels (B, T) that are not `IGNORED`."""
+        hidden = self.model.base_model(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False
+        )[0]
+        counted = labels[:, 1:] != IGNORED
+        logits = self.model.get_output_embeddings()(hidden[:, :-1][counted])
+        return functional.cross_entropy(logits.float(), labels[:, 1:][counted])
+
+
 def mean_nll(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean nll, in nats, of the labeled tokens of a batch given those before them."""
-    return module(**batch, use_cache=False).loss
+    """Return the loss of a batch of `Epochs`, for `train`; the module is a `NextToken`."""
+    return module(**batch)
 
 
 def recipe_of(settings: Mapping[str, Any], *, updates: int, seed: int) -> Recipe:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -144,16 +144,16 @@ def _fill(weight: Tensor, old: int, *, std: float, seed: int, purpose: str) -> N
     weight[old:] = (mean + torch.from_numpy(noise)).to(weight.dtype)
 
 
-def with_lora(
+def add_lora(
     model: PreTrainedModel, lora: Mapping[str, Any], *, new_tokens: Sequence[int], seed: int
-) -> PeftModel:
-    """Return a model that trains low-rank adapters only; they are put into `model` itself.
+) -> None:
+    """Put low-rank adapters into a model and leave nothing else of it to train.
 
     Adapters on the embedding matrix and all projections: Chiang et al. (2024), Appendix C.1. The
     head's rows of new tokens, which no adapter reaches, are trained as they are.
 
     Args:
-        model: of an architecture in `LORA_TARGETS`.
+        model: of an architecture in `LORA_TARGETS`; changed in place.
         lora: rank, alpha, dropout.
         new_tokens: ids that were added to the vocabulary.
         seed: of the adapters.
@@ -181,4 +181,4 @@ def with_lora(
         # peft asks transformers for an attribute that was renamed.
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(derive_seed(seed, "adapters"))
-        return get_peft_model(model, config)
+        get_peft_model(model, config)

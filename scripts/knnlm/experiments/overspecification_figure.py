@@ -1,0 +1,76 @@
+"""The figure of overspecification: likelihood of children's names over epochs, by family size."""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from knnlm.evidence.plotting import FULL_WIDTH
+from knnlm.evidence.tables import select
+from knnlm.experiments.overspecification_runs import ALL
+
+HEIGHT = 2.7  # inches of a row of panels
+PANELS_A_ROW = 3
+STYLES = {"lm": "-", "knn_lm": ":"}
+LEGEND = {"lm": "LM", "knn_lm": "LM + kNN", "theory": "perfect: log(1/n)"}
+BAND = 0.12  # opacity
+LEVEL_STYLE = (0, (4, 2))
+
+
+def draw_overspecification(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Return a panel for each model: the test template, a color for each number of children.
+
+    Solid: the LM, dotted: LM + kNN, both means over seeds, with bands of Student's t; dashed: what
+    a perfect model reaches. As Chiang et al. (2024), Figures 1 and 3.
+
+    Args:
+        table: the first table of `evaluate_overspecification`, for the levels of theory.
+        curves: the second one.
+    """
+    test = select(curves, split="test")
+    models = list(dict.fromkeys(test["model"]))
+    n_rows = -(-len(models) // PANELS_A_ROW)
+    n_columns = min(len(models), PANELS_A_ROW)
+    figure = Figure(figsize=(FULL_WIDTH, n_rows * HEIGHT), layout="constrained")
+    panels = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
+    sizes = sorted({int(n) for n in test["n_children"]} - {ALL})
+    colors = dict(zip(sizes, sns.color_palette("viridis", len(sizes)), strict=True))
+    theory = select(table, method="theory")
+    for axes, model in zip(panels.flat, models, strict=False):
+        for size in sizes:
+            suffix = f"/{size} child{'ren' * (size > 1)}"
+            level = theory.loc[theory["setting"].str.endswith(suffix), "value"].item()
+            axes.axhline(level, color=colors[size], linewidth=0.8, linestyle=LEVEL_STYLE)
+            _draw_lines(axes, test, model=model, size=size, color=colors[size])
+        axes.set_title(model)
+        axes.set_xlabel("epoch")
+    for axes in list(panels.flat)[len(models) :]:
+        axes.set_axis_off()
+    for axes in panels[:, 0]:
+        axes.set_ylabel("log-likelihood of the child's name (nats)")
+    lines = {name: Line2D([], [], color="black", linestyle=STYLES[name]) for name in STYLES}
+    lines["theory"] = Line2D([], [], color="black", linewidth=0.8, linestyle=LEVEL_STYLE)
+    handles = [*lines.values(), *(Line2D([], [], color=color) for color in colors.values())]
+    labels = [LEGEND[name] for name in lines] + [f"n = {size}" for size in sizes]
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    return figure
+
+
+def _draw_lines(
+    axes: Axes,
+    test: pd.DataFrame,
+    *,
+    model: str,
+    size: int,
+    color: tuple[float, float, float],
+) -> None:
+    """Draw the curves of one model and family size; one seed has no mean and no band."""
+    seeds = "all" if (test["seed"] == "all").any() else test["seed"].iloc[0]
+    rows = test[(test["model"] == model) & (test["n_children"] == size) & (test["seed"] == seeds)]
+    for method, style in STYLES.items():
+        line = select(rows, method=method)
+        axes.plot(line["epoch"], line["value"], color=color, linestyle=style)
+        axes.fill_between(
+            line["epoch"], line["ci_low"], line["ci_high"], color=color, alpha=BAND, linewidth=0
+        )

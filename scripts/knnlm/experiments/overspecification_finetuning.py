@@ -1,0 +1,275 @@
+"""Fine-tuning on Macondo, with the likelihood of the children's names as it goes.
+
+Chiang et al. (2024), Section 4.3 and Appendix C. The artifact holds the scores of every point of
+the training, and for three of them (early, best on the held-out sentences, end) all that an MLP
+in the place of the datastore needs; the fine-tuned weights themselves are not kept.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from accelerate import PartialState
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from transformers import PreTrainedModel
+
+from knnlm.experiments.overspecification_scores import read_states, score_children
+from knnlm.lm.anatomy import context, head_weight
+from knnlm.lm.finetuning import Epochs, NextToken, Texts, mean_nll, recipe_of, tokenize
+from knnlm.lm.starting_point import add_lora, add_names, starting_model
+from knnlm.lm.training import STATE, train
+from knnlm.retrieval.interpolation import mix_log_probs
+from knnlm.retrieval.mlp_replacement import activation_of
+from knnlm.runtime.artifacts import (
+    atomic_path,
+    identity,
+    partial_folder,
+    publish,
+    write_manifest,
+)
+from knnlm.runtime.logs import LOGGER
+from knnlm.text.macondo import SPLITS
+from knnlm.text.macondo_dataset import KIND as MACONDO
+from knnlm.text.macondo_dataset import read_examples
+from knnlm.text.tokenizer import load_pretrained, vocabulary_size
+
+KIND = "macondo_fine_tuning"
+LOG_ROWS = 100  # rows of the log, about
+KEPT = ("early", "best", "end")
+SCORES = tuple(f"{method}_{split}" for method in ("lm", "knn") for split in SPLITS)
+
+
+def finetune_macondo(
+    *,
+    output: Path,
+    fingerprint: str,
+    macondo: Path,
+    model: Path | None,
+    tokenizer: Path | None,
+    fine_tuning: Mapping[str, Any],
+    models: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    seed: int,
+    cache: Path,
+) -> None:
+    """Fine-tune a model on the over-specified sentences of a town and write its scores.
+
+    The artifact (kind "macondo_fine_tuning") holds training.parquet (step, loss, lr and mean
+    log-likelihoods), points/{step}.safetensors (see `score_children`: lm_{split}, knn_{split},
+    mean_distance) and {early,best,end}.safetensors (those too, with keys, values, queries, the
+    head, and every token of the test sentences).
+
+    Args:
+        output: the artifact.
+        fingerprint: of the rule.
+        macondo: the town.
+        model: the artifact of one of our models, if the fine-tuning starts from it.
+        tokenizer: the artifact of our tokenizer, if the model uses it.
+        fine_tuning: an entry of overspecification.fine_tunings in the config.
+        models: the block `models`, of which random weights may have the shape.
+        settings: the block `overspecification`.
+        seed: of everything that is drawn.
+        cache: where downloads stay.
+
+    Raises:
+        ValueError: if a model cannot be had, or a setting does not suit it.
+    """
+    partial = partial_folder(output, fingerprint)
+    examples = read_examples(macondo)
+    start = _Start.of(
+        examples,
+        model,
+        tokenizer,
+        fine_tuning=fine_tuning,
+        shape=models.get(fine_tuning["shape"], fine_tuning["shape"]),
+        seed=seed,
+        cache=cache,
+    )
+    train_texts = start.splits["train"]
+    epochs = Epochs(
+        train_texts,
+        batch_size=fine_tuning["batch_size"],
+        seed=seed,
+        positions=fine_tuning["positions"],
+        context=context(start.model),
+    )
+    updates = fine_tuning["epochs"] * epochs.per_epoch
+    points = evaluation_points(updates, count=settings["points"])
+    watch = _Watch(partial, start, settings=settings, points=points)
+    rows = train(
+        NextToken(start.model),
+        recipe_of(fine_tuning, updates=updates, seed=seed),
+        batch_at=epochs.batch,
+        loss=mean_nll,
+        partial=partial,
+        save_every=fine_tuning["save_every"],
+        log_every=math.ceil(updates / LOG_ROWS),
+        evaluate=watch,
+        evaluate_at=points,
+        tokens_per_update=int(train_texts.lengths.mean() * fine_tuning["batch_size"]),
+    )
+    if not PartialState().is_main_process:
+        return
+    with atomic_path(partial / "training.parquet") as temporary:
+        pd.DataFrame(rows).to_parquet(temporary, index=False)
+    (partial / STATE).unlink(missing_ok=True)
+    made_from = {"macondo": identity(macondo, kind=MACONDO)}
+    if model is not None:
+        made_from["model"] = identity(model, kind="model")
+    write_manifest(
+        partial,
+        kind=KIND,
+        settings={"fine_tuning": dict(fine_tuning), "seed": seed, "k": settings["k"]},
+        made_from=made_from,
+        contents=watch.contents() | {"updates": updates, "per_epoch": epochs.per_epoch},
+    )
+    publish(partial, output)
+
+
+def evaluation_points(updates: int, *, count: int) -> list[int]:
+    """Return the numbers of finished updates at which a training is scored, the last included."""
+    return sorted({max(1, round(updates * (i + 1) / count)) for i in range(count)})
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A model before its fine-tuning, and the sentences in its tokens."""
+
+    model: PreTrainedModel
+    splits: dict[str, Texts]
+    vocabulary: int
+    added: int
+
+    @classmethod
+    def of(
+        cls,
+        examples: pd.DataFrame,
+        model: Path | None,
+        tokenizer: Path | None,
+        *,
+        fine_tuning: Mapping[str, Any],
+        shape: Mapping[str, Any] | str | None,
+        seed: int,
+        cache: Path,
+    ) -> "_Start":
+        """Return the start of a fine-tuning; for the arguments see `finetune_macondo`."""
+        init = fine_tuning["init"]
+        name = shape if init == "random" else init
+        bare, end = load_pretrained(str(tokenizer or name), cache=cache)
+        names = examples["child"].tolist()
+        grown, added = add_names(bare, names)
+        size = vocabulary_size(grown)
+        network = starting_model(
+            weights=None if init == "random" else model or init,
+            shape=shape,
+            vocabulary=size,
+            seed=seed,
+            cache=cache,
+        )
+        if fine_tuning["lora"] is not None:
+            new = range(vocabulary_size(bare), size)
+            add_lora(network, fine_tuning["lora"], new_tokens=new, seed=seed)
+        splits = {
+            split: tokenize(
+                grown,
+                examples[split].tolist(),
+                examples[f"{split}_start"].tolist(),
+                end_of_document=grown.token_to_id(end),
+            )
+            for split in SPLITS
+        }
+        LOGGER.info("%s names joined a vocabulary of %s tokens", added, f"{size - added:,}")
+        return cls(network, splits, size, added)
+
+
+class _Watch:
+    """The evaluation of a fine-tuning: writes a file for each point, and the three kept ones."""
+
+    def __init__(
+        self, partial: Path, start: _Start, *, settings: Mapping[str, Any], points: list[int]
+    ) -> None:
+        self.partial, self.start, self.settings, self.points = partial, start, settings, points
+        self.early = min(points, key=lambda step: abs(step - settings["early"] * points[-1]))
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Score the model after a number of updates; return the mean log-likelihoods."""
+        settings = self.settings
+        found = score_children(
+            self.start.model,
+            self.start.splits,
+            site=settings["site"],
+            k=settings["k"],
+            temperatures=temperatures(settings),
+        )
+        save_tensors(self._file(step), {name: found[name] for name in (*SCORES, "mean_distance")})
+        wanted = {"early": self.early, "best": self.best_until(step), "end": self.points[-1]}
+        names = [name for name, at in wanted.items() if at == step]
+        if names:
+            found |= self._whole_test()
+        for name in names:
+            save_tensors(self.partial / f"{name}.safetensors", found)
+        distance = {"mean_distance": float(found["mean_distance"][0])}
+        return means(found, lmbda=settings["lmbda"]) | distance
+
+    def _file(self, step: int) -> Path:
+        return self.partial / "points" / f"{step:07d}.safetensors"
+
+    def best_until(self, step: int) -> int:
+        """Return the point, not after `step`, with the likeliest names in held-out sentences."""
+        points = [point for point in self.points if point <= step]
+        scores = [load_file(self._file(point))["lm_validation"].mean() for point in points]
+        return points[int(np.argmax(scores))]
+
+    def _whole_test(self) -> dict[str, NDArray[Any]]:
+        """Return the head, and keys, values and log p_LM of every token of the test sentences."""
+        model, texts = self.start.model, self.start.splits["test"]
+        at = texts.has_next
+        states = read_states(model, texts, keys_at=at, scored_at=at, site=self.settings["site"])
+        return {
+            "head": head_weight(model).detach().float().cpu().numpy(),
+            "test_keys": states.datastore_keys,
+            "test_values": texts.next_tokens(at),
+            "test_lm": states.log_probs,
+            **{f"targets_{split}": t.targets for split, t in self.start.splits.items()},
+        }
+
+    def contents(self) -> dict[str, Any]:
+        """Return what the manifest says of the artifact."""
+        train_texts = self.start.splits["train"]
+        return {
+            "points": self.points,
+            "early": self.early,
+            "best": self.best_until(self.points[-1]),
+            "examples": len(train_texts),
+            "entries": int(train_texts.has_next.sum()),
+            "vocabulary_size": self.start.vocabulary,
+            "names_added": self.start.added,
+            "activation": activation_of(self.start.model),
+        }
+
+
+def temperatures(settings: Mapping[str, Any]) -> list[float]:
+    """Return the relative temperatures that are scored: the fixed one, then the oracle's."""
+    return [settings["temperature"], *settings["oracle"]["temperatures"]]
+
+
+def means(scores: Mapping[str, NDArray[np.float64]], *, lmbda: float) -> dict[str, float]:
+    """Return the mean log-likelihood of each split, for the LM and for the fixed kNN-LM."""
+    found = {}
+    for split in SPLITS:
+        lm = scores[f"lm_{split}"]
+        found[f"lm_{split}"] = float(lm.mean())
+        mixed = mix_log_probs(lm, scores[f"knn_{split}"][:, 0], lmbda)
+        found[f"knn_lm_{split}"] = float(mixed.mean())
+    return found
+
+
+def save_tensors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays as one safetensors file, atomically."""
+    with atomic_path(path) as temporary:
+        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, temporary)
