@@ -19,7 +19,6 @@ if __name__ == "__main__":
         queries=Path(snakemake.input.queries),
         k=snakemake.params.search["k"],
         block_queries=snakemake.params.search["block_queries"],
-        slice_rows=snakemake.params.search["slice_rows"],
         recall_sample=snakemake.params.search["recall_sample"],
         seed=int(snakemake.wildcards.seed),
     )

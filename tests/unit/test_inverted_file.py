@@ -54,7 +54,7 @@ def built(store, tmp_path_factory):
 def search(folder, store, queries, *, k=10, **changes):
     index, settings = open_index(folder, datastore=store.folder)
     chosen = {"n_probes": settings["n_probes"], "rescore": settings["rescore"], **changes}
-    return search_index(queries, index, store, k=k, slice_rows=100, **chosen)
+    return search_index(queries, index, store, k=k, **chosen)
 
 
 def test_reading_every_cluster_of_full_keys_is_exact_search(built, store, queries):
@@ -210,7 +210,7 @@ def test_a_search_for_more_than_there_is_is_refused(built, store, queries):
 
 def test_a_datastore_in_memory_is_searched_like_one_on_disk(built, store, queries):
     index, _ = open_index(built(IVF_FLAT), datastore=store.folder)
-    settings = {"k": 10, "n_probes": 3, "rescore": True, "slice_rows": 77}
+    settings = {"k": 10, "n_probes": 3, "rescore": True}
 
     in_memory = search_index(queries, index, datastore_of(random_keys()), **settings)
 

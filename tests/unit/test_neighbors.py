@@ -15,7 +15,7 @@ from knnlm.runtime.artifacts import ArtifactError, read_manifest
 
 SITE = "ffn_input_after_layer_norm"
 QUERIES = {"tokens": 60, "tokens_per_document": 25, "stride": 4, "seed": 0}
-SEARCH = {"k": 5, "block_queries": 9, "slice_rows": 100, "recall_sample": 20, "seed": 0}
+SEARCH = {"k": 5, "block_queries": 9, "recall_sample": 20, "seed": 0}
 IVF_FLAT = {
     "engine": "ivf_flat",
     "n_centroids": 20,

@@ -9,7 +9,7 @@ files; each is published whole, and a build that was interrupted goes on with th
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ from knnlm.text.tokens import load_tokens
 
 KEYS = "datastore_keys.npy"
 VALUES = "datastore_values.npy"
+SLICE_BYTES = 256 << 20  # of keys in fp32 at a time, for whoever reads all of them
 DTYPES = ("float16", "float32")
 
 
@@ -61,26 +62,46 @@ class Datastore:
     rows_per_shard: int
     settings: dict[str, Any]
     made_from: dict[str, str]
+    _widened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Shard]:
         return iter(self.shards)
 
-    def slices(self, n_rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    @property
+    def slice_rows(self) -> int:
+        """The rows of a slice: those that take 256 MiB in fp32."""
+        return max(1, SLICE_BYTES // (4 * self.dim))
+
+    def slices(self, n_rows: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (first id, keys in fp32), `n_rows` at a time, across the borders of shards.
 
-        One buffer is reused: what was yielded holds until the next slice is asked for.
+        One buffer is kept and reused: what was yielded holds until the next slice is asked for,
+        and a datastore of one slice is converted once.
         """
-        buffer = np.empty((min(n_rows, self.n_entries), self.dim), dtype=np.float32)
+        n_rows = min(n_rows or self.slice_rows, self.n_entries)
+        if len(self._widened.get("buffer", ())) != n_rows:
+            self._widened.update(buffer=np.empty((n_rows, self.dim), np.float32), start=None)
+        buffer = self._widened["buffer"]
         for start in range(0, self.n_entries, n_rows):
             stop = min(start + n_rows, self.n_entries)
-            for shard in self.shards[start // self.rows_per_shard :]:
-                low = max(start, shard.first_id)
-                high = min(stop, shard.first_id + len(shard.datastore_keys))
-                if low >= high:
-                    break
-                rows = shard.datastore_keys[low - shard.first_id : high - shard.first_id]
-                _widen(rows, out=buffer[low - start : high - start])
+            if self._widened["start"] != start:
+                self._widened["start"] = None
+                self._widen(start, stop, out=buffer)
+                self._widened["start"] = start
             yield start, buffer[: stop - start]
+
+    def _widen(self, start: int, stop: int, *, out: NDArray[np.float32]) -> None:
+        """Convert entries start..stop-1 to fp32; torch does it 8 times as fast as NumPy."""
+        for shard in self.shards[start // self.rows_per_shard :]:
+            low = max(start, shard.first_id)
+            high = min(stop, shard.first_id + len(shard.datastore_keys))
+            if low >= high:
+                return
+            rows = shard.datastore_keys[low - shard.first_id : high - shard.first_id]
+            with warnings.catch_warnings():  # memory-mapped rows are read-only, and only read
+                warnings.simplefilter("ignore")
+                source = torch.from_numpy(rows)
+            torch.from_numpy(out)[low - start : high - start].copy_(source)
 
     def values(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the values of entries, in the shape of `ids`; -1 where the id is -1."""
@@ -104,14 +125,6 @@ def group_by_range(ids: NDArray[np.int64], n_rows: int) -> Iterator[tuple[int, N
     for places in np.split(order, borders):
         if len(places) and numbers[places[0]] >= 0:
             yield int(numbers[places[0]]), places
-
-
-def _widen(rows: NDArray[Any], *, out: NDArray[np.float32]) -> None:
-    """Convert rows to fp32; torch does it 8 times as fast as NumPy."""
-    with warnings.catch_warnings():  # memory-mapped rows cannot be written: they are only read
-        warnings.simplefilter("ignore")
-        source = torch.from_numpy(rows)
-    torch.from_numpy(out).copy_(source)
 
 
 def open_datastore(folder: Path) -> Datastore:
@@ -202,7 +215,7 @@ def build_datastore(
     encoder = Encoder(lm, stream, site=site, stride=stride, dtype=dtype)
     rows_per_shard = rows_of_shard(shard_mib, dim=width(lm), dtype=dtype)
     partial = partial_folder(output, fingerprint)
-    checksums = _write_shards(partial, encoder, rows_per_shard)
+    checksums = write_shards(partial, encoder, rows_per_shard)
     settings = {"site": site, "stride": stride, "context": context(lm), "dtype": dtype}
     contents = {
         "n_entries": encoder.n_entries,
@@ -230,8 +243,8 @@ def rows_of_shard(shard_mib: int, *, dim: int, dtype: str) -> int:
     return 1 << (fitting.bit_length() - 1)
 
 
-def _write_shards(partial: Path, encoder: Encoder, rows_per_shard: int) -> dict[str, str]:
-    """Write the missing shards; return the checksum of every file of every shard."""
+def write_shards(partial: Path, encoder: Encoder, rows_per_shard: int) -> dict[str, str]:
+    """Write the missing shards into a folder; return the checksum of each file by its path."""
     firsts = range(0, encoder.n_entries, rows_per_shard)
     names = [_shard_name(number) for number in range(len(firsts))]
     whole = [(partial / name / MANIFEST).is_file() for name in names]

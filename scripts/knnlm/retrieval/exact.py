@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from knnlm.retrieval.datastore import Datastore, group_by_range
 
 MARGIN = 32  # candidates beyond k
+MERGED_AT_A_TIME = 64  # queries whose candidates, some hundred kB, stay in the cache
 SCORES_A_TILE = 1 << 29  # fp32 scores on the GPU at a time: 2 GiB
 HALF_ULP = 2.0**-24  # largest relative error of one fp32 operation
+CONFIDENCE = 8.0  # standard deviations of accumulated rounding errors that are allowed for
 LARGEST_ID = 2**32 - 2  # ids and distances are sorted as one 64-bit number
 
 
@@ -26,7 +28,7 @@ def search_exact(
     datastore: Datastore,
     *,
     k: int,
-    slice_rows: int,
+    slice_rows: int | None = None,
     device: str = "cpu",
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the ids and squared distances of the k nearest entries of each query.
@@ -35,8 +37,8 @@ def search_exact(
         queries: (n_queries, dim), finite.
         datastore: what is searched; it is read once, in order.
         k: number of neighbors, at most the number of entries.
-        slice_rows: keys converted to fp32 at a time; the memory, but no bit of the result,
-            depends on it.
+        slice_rows: keys converted to fp32 at a time, 256 MiB of them if None; no bit of the
+            result depends on it.
         device: where candidates are found: "cpu" (faiss) or a torch device such as "cuda".
 
     Returns:
@@ -47,24 +49,20 @@ def search_exact(
         ValueError: if k, a shape or a query is not as above.
     """
     queries = check_search(queries, datastore, k=k)
-    ids = np.empty((len(queries), 0), dtype=np.int64)
-    distances = np.empty((len(queries), 0), dtype=np.float32)
-    limit = np.full(len(queries), np.inf)  # a key with a larger rough distance is no neighbor
+    ids = np.full((len(queries), k), -1)
+    distances = np.full((len(queries), k), np.inf, dtype=np.float32)
     floor = np.full(len(queries), np.inf)  # no rough distance that was left out is smaller
     for start, keys in datastore.slices(slice_rows):
         n_candidates = min(k + MARGIN, len(keys))
         rough, columns = _candidates(queries, keys, n_candidates, device)
         if n_candidates < len(keys):
             np.minimum(floor, rough[:, -1], out=floor)
-        columns[rough > limit[:, None]] = -1
-        columns = columns[:, : (columns >= 0).sum(axis=1).max()]  # they ascend: the rest is -1
-        direct = _direct(queries, keys, columns)
-        ids = np.concatenate([ids, np.where(columns >= 0, columns + start, -1)], axis=1)
-        distances = np.concatenate([distances, direct], axis=1)
-        ids, distances = sort_neighbors(ids, distances, k=k)
-        if distances.shape[1] == k:
-            limit = distances[:, -1] + _error_bound(queries, distances)
-    _scan(queries, datastore, np.flatnonzero(floor <= limit), ids, distances, slice_rows)
+        for first in range(0, len(queries), MERGED_AT_A_TIME):
+            rows = slice(first, first + MERGED_AT_A_TIME)
+            candidates = rough[rows], columns[rows]
+            _merge(queries[rows], keys, start, candidates, ids[rows], distances[rows])
+    open_ones = np.flatnonzero(floor <= _limit(queries, distances))
+    _scan(queries, datastore, open_ones, ids, distances, slice_rows)
     return ids, distances
 
 
@@ -102,7 +100,7 @@ def squared_distances(
     datastore: Datastore,
     ids: NDArray[np.int64],
     *,
-    slice_rows: int,
+    slice_rows: int | None = None,
 ) -> NDArray[np.float32]:
     """Return the squared L2 distance of each query to each of its entries, in fp32.
 
@@ -113,12 +111,13 @@ def squared_distances(
         queries: (n_queries, dim).
         datastore: where the keys are.
         ids: (n_queries, k); -1 where a neighbor is missing.
-        slice_rows: keys converted to fp32 at a time.
+        slice_rows: as for `search_exact`.
 
     Returns:
         (n_queries, k), +inf where the id is -1.
     """
     distances = np.full(ids.size, np.inf, dtype=np.float32)
+    slice_rows = min(slice_rows or datastore.slice_rows, datastore.n_entries)
     groups = dict(group_by_range(ids.ravel(), slice_rows))
     for start, keys in datastore.slices(slice_rows):
         if start // slice_rows in groups:
@@ -186,18 +185,38 @@ def _candidates_torch(
     return best.cpu().numpy(), best_rows.cpu().numpy()
 
 
-def _error_bound(
-    queries: NDArray[np.float32], distances: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Return how far below its direct distance the rough one of a neighbor may lie.
+def _merge(
+    queries: NDArray[np.float32],
+    keys: NDArray[np.float32],
+    start: int,
+    candidates: tuple[NDArray[np.float32], NDArray[np.int64]],
+    ids: NDArray[np.int64],
+    distances: NDArray[np.float32],
+) -> None:
+    """Put the candidates of a slice that starts at entry `start` among the neighbors, in place."""
+    rough, columns = candidates
+    near = np.where(rough <= _limit(queries, distances)[:, None], columns, -1)
+    near = near[:, : (near >= 0).sum(axis=1).max()]  # rough distances ascend: the rest is -1
+    near.sort(axis=1)  # keys are fetched in the order in which they lie in memory
+    known = min(start, ids.shape[1])
+    every_id = np.concatenate([ids[:, :known], np.where(near >= 0, near + start, -1)], axis=1)
+    every = np.concatenate([distances[:, :known], _direct(queries, keys, near)], axis=1)
+    every_id, every = sort_neighbors(every_id, every, k=ids.shape[1])
+    ids[:, : every.shape[1]], distances[:, : every.shape[1]] = every_id, every
 
-    A key within the k-th distance t has a norm of at most |q| + sqrt(t). Each of the sums of
-    dim products that make up |q|^2 - 2qk + |k|^2, and the direct one, is off by at most
-    (dim + 4) half ulps of its terms, which together are at most 4 (|q| + |k|)^2.
+
+def _limit(queries: NDArray[np.float32], distances: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the rough distance of each query above which a key is none of its k nearest.
+
+    A key within the k-th distance t has a norm of at most |q| + sqrt(t), so the terms of
+    |q|^2 - 2qk + |k|^2 add up to at most (2 |q| + sqrt(t))^2, and those of the direct distance
+    to t. A sum of n rounded terms is off by CONFIDENCE * sqrt(n) half ulps of them at most, but
+    for a chance of 2 exp(-CONFIDENCE^2 / 2) = 3e-14: Higham and Mary (2019), Theorem 3.1.
     """
-    norms = np.linalg.norm(queries.astype(np.float64), axis=1)
-    reach = 2 * norms + np.sqrt(distances[:, -1].astype(np.float64))
-    return (queries.shape[1] + 4) * HALF_ULP * 4 * reach**2
+    last = distances[:, -1].astype(np.float64)
+    reach = 2 * np.linalg.norm(queries.astype(np.float64), axis=1) + np.sqrt(last)
+    n_roundings = queries.shape[1] + 4
+    return last + CONFIDENCE * np.sqrt(n_roundings) * HALF_ULP * (reach**2 + last)
 
 
 def _scan(
@@ -206,7 +225,7 @@ def _scan(
     open_ones: NDArray[np.int64],
     ids: NDArray[np.int64],
     distances: NDArray[np.float32],
-    slice_rows: int,
+    slice_rows: int | None,
 ) -> None:
     """Compare the open queries with every key, and replace their neighbors in place."""
     if not len(open_ones):

@@ -31,7 +31,6 @@ from knnlm.runtime.seeds import derive_seed, numpy_generator
 ENGINES = ("exact", "ivf_flat", "ivfpq")
 INDEX = "index.faiss"
 TRAINED = "trained.faiss"  # waits in the partial folder: clustering takes longest
-ADDED_AT_A_TIME = 65_536  # keys
 CODE_BITS = 8  # of each part of a code, as in the paper: 256 centroids a part
 
 
@@ -60,7 +59,7 @@ def build_index(
     if index["engine"] != "exact":
         trained = _trained(partial / TRAINED, store, index, seed=seed)
         progress = Progress("index", total=store.n_entries, unit="keys")
-        for start, keys in store.slices(ADDED_AT_A_TIME):
+        for start, keys in store.slices():
             trained.add(keys)
             progress.update(start + len(keys))
         contents |= {"n_centroids": trained.nlist, "bytes_per_entry": trained.code_size}
@@ -174,7 +173,6 @@ def search_index(
     k: int,
     n_probes: int,
     rescore: bool,
-    slice_rows: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the ids and squared distances of up to k neighbors of each query.
 
@@ -186,7 +184,6 @@ def search_index(
         n_probes: clusters that are read for a query.
         rescore: whether distances are computed again from full keys; the neighbors stay the
             same, their order may change.
-        slice_rows: keys converted to fp32 at a time to rescore.
 
     Returns:
         ids (n_queries, k) and squared L2 distances (n_queries, k), ascending, equal ones by
@@ -209,7 +206,7 @@ def search_index(
         open_ones = open_ones[tied & (wanted < datastore.n_entries)]
         wanted *= 2  # equal distances at the last place: ask for more, the smaller ids count
     if rescore:
-        distances = squared_distances(queries, datastore, ids, slice_rows=slice_rows)
+        distances = squared_distances(queries, datastore, ids)
         ids, distances = sort_neighbors(ids, distances, k=k)
     return ids, distances
 

@@ -57,7 +57,6 @@ def search(
     queries: Path,
     k: int,
     block_queries: int,
-    slice_rows: int,
     recall_sample: int,
     seed: int,
     device: str | None = None,
@@ -72,7 +71,6 @@ def search(
         queries: the folder of the queries, made by the same model from the same corpus.
         k: neighbors of a query.
         block_queries: queries searched and published together.
-        slice_rows: keys converted to fp32 at a time; no number depends on it.
         recall_sample: queries on which an approximate engine is compared with exact search.
         seed: of that sample.
         device: of exact search; None takes a GPU if there is one; no number depends on it.
@@ -86,7 +84,7 @@ def search(
     for role in ("model", "tokens"):
         require_origin(queries, kind="queries", role=role, expected=store.made_from[role])
     device = device or available_device()
-    engine = _Engine(store, index, k=k, slice_rows=slice_rows, device=device)
+    engine = _Engine(store, index, k=k, device=device)
     hidden = load_queries(queries).hidden(store.settings["site"])
     check_search(hidden[:1], store, k=k)
     partial = partial_folder(output, fingerprint)
@@ -135,19 +133,14 @@ def recall(found: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
 class _Engine:
     """One way to search one datastore, as the manifest of its index says."""
 
-    def __init__(
-        self, datastore: Datastore, index: Path, *, k: int, slice_rows: int, device: str
-    ) -> None:
+    def __init__(self, datastore: Datastore, index: Path, *, k: int, device: str) -> None:
         verify_checksums(index, kind="index")
         self.index, self.settings = open_index(index, datastore=datastore.folder)
-        self.datastore, self.k, self.slice_rows = datastore, k, slice_rows
-        self.device = device
+        self.datastore, self.k, self.device = datastore, k, device
 
     def exact(self, queries: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return ids and distances of exact search."""
-        return search_exact(
-            queries, self.datastore, k=self.k, slice_rows=self.slice_rows, device=self.device
-        )
+        return search_exact(queries, self.datastore, k=self.k, device=self.device)
 
     def __call__(self, queries: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return ids and distances of this engine."""
@@ -160,7 +153,6 @@ class _Engine:
             k=self.k,
             n_probes=self.settings["n_probes"],
             rescore=self.settings["rescore"],
-            slice_rows=self.slice_rows,
         )
 
     def recall(self, queries: NDArray[Any], ids: NDArray[np.int64]) -> float:
