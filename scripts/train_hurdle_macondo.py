@@ -1,0 +1,31 @@
+"""Train models with and without the last MLP on the test sentences of Macondo."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knnlm.experiments.mlp_hurdle_tasks import macondo_task
+from knnlm.experiments.mlp_hurdle_training import train_variants
+from knnlm.runtime.job import begin
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    begin(log=snakemake.log[0], threads=snakemake.params.threads)
+    seed, own = int(snakemake.wildcards.seed), snakemake.input.tokenizer
+    task = macondo_task(
+        Path(snakemake.input.macondo),
+        Path(own) if own else snakemake.params.tokenizer,
+        settings=snakemake.params.settings,
+        context=snakemake.params.shape["context"],
+        seed=seed,
+        cache=Path("data/downloads"),
+    )
+    train_variants(
+        task,
+        output=Path(snakemake.output.curves),
+        fingerprint=snakemake.params.fingerprint,
+        shape=snakemake.params.shape,
+        settings=snakemake.params.settings,
+        seed=seed,
+    )

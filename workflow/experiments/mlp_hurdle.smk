@@ -1,0 +1,122 @@
+# Does the last MLP slow memorization?
+
+HURDLE = config["mlp_hurdle"]
+HURDLE_CORPUS = f"<results>/corpora/{config['corpus']}"
+HURDLE_TOKENIZER = config["macondo"]["tokenizer"]  # pretrained; null is the corpus's
+HURDLE_SEEDS = config["experiment_seeds"]
+
+
+rule mlp_hurdle:
+    """Does the last MLP slow memorization?
+
+    Exhibits: Chiang et al. (2024), Appendix E, Figures 4 and 5.
+    """
+    input:
+        "<results>/tables/mlp_hurdle.csv",
+        "<results>/tables/mlp_hurdle_curves.csv",
+        "<results>/figures/mlp_hurdle.svg",
+        "<results>/figures/mlp_hurdle.png",
+    localrule: True
+
+
+rule train_hurdle_macondo:
+    """Train models with and without an MLP on Macondo's test sentences, scoring the names."""
+    input:
+        macondo="<results>/macondo/seed{seed}",
+        tokenizer=[] if HURDLE_TOKENIZER else f"{HURDLE_CORPUS}/tokenizer",
+    output:
+        curves=directory("<results>/mlp_hurdle/macondo/seed{seed}"),
+    log:
+        "<logs>/train_hurdle_macondo/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/train_hurdle_macondo/seed{seed}.tsv"
+    conda:
+        CONDA
+    threads: config["threads"]["fine_tune"]
+    resources:
+        gpu=int(config["scale"] != "cpu"),
+    params:
+        fingerprint=fingerprint(
+            "scripts/train_hurdle_macondo.py",
+            threads="fine_tune",
+            mlp_hurdle=True,
+            macondo=True,
+        ),
+        threads=config["threads"]["fine_tune"],
+        tokenizer=HURDLE_TOKENIZER,
+        shape=HURDLE["shape"],
+        settings=HURDLE["macondo"],
+    script:
+        "../../scripts/train_hurdle_macondo.py"
+
+
+rule train_hurdle_text:
+    """Train models with and without an MLP on text."""
+    input:
+        tokens=f"{HURDLE_CORPUS}/tokens",
+        tokenizer=f"{HURDLE_CORPUS}/tokenizer",
+    output:
+        curves=directory("<results>/mlp_hurdle/text/seed{seed}"),
+    log:
+        "<logs>/train_hurdle_text/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/train_hurdle_text/seed{seed}.tsv"
+    conda:
+        CONDA
+    threads: config["threads"]["fine_tune"]
+    resources:
+        gpu=int(config["scale"] != "cpu"),
+    params:
+        fingerprint=fingerprint(
+            "scripts/train_hurdle_text.py", threads="fine_tune", mlp_hurdle=True
+        ),
+        threads=config["threads"]["fine_tune"],
+        shape=HURDLE["shape"],
+        settings=HURDLE["text"],
+    script:
+        "../../scripts/train_hurdle_text.py"
+
+
+rule evaluate_mlp_hurdle:
+    """Curves over updates, and differences of variants within each seed, with intervals."""
+    input:
+        macondo=expand("<results>/macondo/seed{seed}", seed=HURDLE_SEEDS),
+        on_macondo=expand("<results>/mlp_hurdle/macondo/seed{seed}", seed=HURDLE_SEEDS),
+        on_text=expand("<results>/mlp_hurdle/text/seed{seed}", seed=HURDLE_SEEDS),
+    output:
+        table="<results>/tables/mlp_hurdle.csv",
+        curves="<results>/tables/mlp_hurdle_curves.csv",
+    log:
+        "<logs>/evaluate_mlp_hurdle.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint("scripts/evaluate_mlp_hurdle.py", experiment_seeds=True),
+        threads=1,
+        corpus=config["corpus"],
+        seeds=HURDLE_SEEDS,
+    script:
+        "../../scripts/evaluate_mlp_hurdle.py"
+
+
+rule plot_mlp_hurdle:
+    """Draw curves and differences from the tables alone."""
+    input:
+        table="<results>/tables/mlp_hurdle.csv",
+        curves="<results>/tables/mlp_hurdle_curves.csv",
+    output:
+        svg=report(
+            "<results>/figures/mlp_hurdle.svg",
+            caption="../report/mlp_hurdle.rst",
+            category="mlp_hurdle",
+        ),
+        png="<results>/figures/mlp_hurdle.png",
+    log:
+        "<logs>/plot_mlp_hurdle.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint("scripts/plot_mlp_hurdle.py"),
+        threads=1,
+    script:
+        "../../scripts/plot_mlp_hurdle.py"
