@@ -21,6 +21,7 @@ if __name__ == "__main__":
         knn=snakemake.params.knn,
         indexes=snakemake.params.indexes,
         knn_table=read_table(Path(snakemake.input.knn_table)),
+        macondo_table=read_table(Path(snakemake.input.macondo_table)),
         models=[*map(Path, snakemake.input.models)],
         datastores=[*map(Path, snakemake.input.datastores)],
         index_folders=[*map(Path, snakemake.input.index_folders)],

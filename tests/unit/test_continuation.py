@@ -173,11 +173,11 @@ def test_an_unknown_continuation_is_an_error(folders, tmp_path):
         run(folders, tmp_path / "out", "head")
 
 
-def test_a_model_of_other_tokens_is_an_error(folders, tmp_path):
-    other = lm_artifacts.write_tokens(tmp_path / "other", tmp_path / "tokenizer", seed=1)
-    foreign = {**folders, "tokens": other}
+def test_a_model_of_another_tokenizer_is_an_error(folders, tmp_path):
+    tokenizer = lm_artifacts.write_tokenizer(tmp_path / "other", name="other")
+    foreign = {**folders, "tokens": lm_artifacts.write_tokens(tmp_path / "foreign", tokenizer)}
 
-    with pytest.raises(ArtifactError, match="made from another tokens"):
+    with pytest.raises(ArtifactError, match="made from another tokenizer"):
         run(foreign, tmp_path / "out")
 
 

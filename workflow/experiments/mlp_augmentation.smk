@@ -91,6 +91,7 @@ rule evaluate_mlp_augmentation:
     """Perplexity, bytes and FLOPs of LM, kNN-LM, MLP and controls on the same tokens."""
     input:
         knn_table="<results>/tables/knn_perplexity.csv",
+        macondo_table="<results>/tables/overspecification.csv",
         models=expand(f"<results>/models/{MLP_BASE}/seed{{seed}}", **MLP),
         datastores=expand(f"<results>/datastores/{MLP_STORE}/seed{{seed}}", **MLP),
         index_folders=expand(f"<results>/indexes/{MLP_STORE}/seed{{seed}}/{{index}}", **MLP),
@@ -103,8 +104,6 @@ rule evaluate_mlp_augmentation:
         table="<results>/tables/mlp_augmentation.csv",
     log:
         "<logs>/evaluate_mlp_augmentation.log",
-    benchmark:
-        "<benchmarks>/evaluate_mlp_augmentation.tsv"
     conda:
         CONDA
     params:

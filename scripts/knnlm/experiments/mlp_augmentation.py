@@ -20,6 +20,7 @@ from knnlm.evidence.intervals import DocumentBootstrap
 from knnlm.evidence.scored_text import Row, ScoredText
 from knnlm.evidence.tables import means_over_seeds, select, tidy
 from knnlm.experiments.mlp_augmentation_cost import Stored, flops_rows, storage_rows
+from knnlm.experiments.mlp_augmentation_macondo import macondo_rows
 from knnlm.lm.scoring import Queries, load_queries
 from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.retrieval.mlp_replacement import target_log_probs
@@ -48,6 +49,7 @@ def evaluate_mlp_augmentation(
     knn: Mapping[str, Any],
     indexes: Mapping[str, Mapping[str, Any]],
     knn_table: pd.DataFrame,
+    macondo_table: pd.DataFrame,
     models: Sequence[Path],
     datastores: Sequence[Path],
     index_folders: Sequence[Path],
@@ -68,6 +70,7 @@ def evaluate_mlp_augmentation(
         knn: the block `knn_perplexity`: its index is the one that the others are compared with.
         indexes: the blocks of its indexes, by name.
         knn_table: the table of knn_perplexity, with k, temperature and lmbda of each index.
+        macondo_table: the table of overspecification, for the rows of Macondo.
         models: the LM, for each seed.
         datastores: for each seed.
         index_folders: for each seed and index.
@@ -118,7 +121,8 @@ def evaluate_mlp_augmentation(
         points = {name: point.k for name, point in run.points.items()}
         rows += flops_rows(run.names, run.stored, training, indexes=indexes, ks=points)
     table = tidy(rows)
-    return pd.concat([table, means_over_seeds(table)], ignore_index=True)
+    macondo = tidy(macondo_rows(macondo_table, experiment=EXPERIMENT))
+    return pd.concat([table, means_over_seeds(table), macondo], ignore_index=True)
 
 
 def knn_point(table: pd.DataFrame, index: str, seed: int) -> Point:

@@ -104,7 +104,7 @@ def continue_training(
         output: the artifact.
         fingerprint: of the rule.
         model: the finished LM.
-        tokens: the token streams that it was trained on.
+        tokens: the token streams, made with its tokenizer.
         continuation: last_layers or whole_model.
         updates: how many.
         settings: batch_size (tokens of an update), accumulation, optimizer, schedule, clip_norm,
@@ -113,14 +113,17 @@ def continue_training(
 
     Raises:
         ValueError: if the continuation is unknown, or a batch is not cut into whole windows.
-        ArtifactError: if the model was made from other tokens.
+        ArtifactError: if the model has another tokenizer.
     """
     if continuation not in CONTINUATIONS:
         raise ValueError(f"expected one of {', '.join(CONTINUATIONS)}, got {continuation}")
-    made_from = {"tokens": identity(tokens, kind="tokens")}
-    require_origin(model, kind="model", role="tokens", expected=made_from["tokens"])
-    made_from["tokenizer"] = read_manifest(model, kind="model")["made_from"]["tokenizer"]
-    made_from["continued"] = identity(model, kind="model")
+    tokenizer = read_manifest(tokens, kind="tokens")["made_from"]["tokenizer"]
+    require_origin(model, kind="model", role="tokenizer", expected=tokenizer)
+    made_from = {
+        "tokens": identity(tokens, kind="tokens"),
+        "tokenizer": tokenizer,
+        "continued": identity(model, kind="model"),
+    }
     partial = partial_folder(output, fingerprint)
     network = load_model(model)
     network = untied(network) if continuation == "last_layers" else network
