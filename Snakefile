@@ -33,3 +33,7 @@ rule all:
         rules.environment.output,
         rules.cost.output,
     localrule: True
+
+
+onsuccess:
+    print(f"Tables: results/{config['run']}/tables  Figures: results/{config['run']}/figures")
