@@ -5,15 +5,15 @@ KNN_PERPLEXITY_BASE = config["datastores"][KNN_PERPLEXITY["datastore"]]["model"]
 
 
 rule knn_perplexity:
+    """Does retrieval from its own training data help the LM?
+
+    Exhibits: Chiang et al. (2024), Table 1; Khandelwal et al. (2020), Table 1.
+    """
     input:
         "<results>/tables/knn_perplexity.csv",
         "<results>/tables/knn_perplexity_grid.csv",
         "<results>/figures/knn_perplexity.svg",
         "<results>/figures/knn_perplexity.png",
-    """Does retrieval from its own training data help the LM?
-
-    Exhibits: Chiang et al. (2024), Table 1; Khandelwal et al. (2020), Table 1.
-    """
     localrule: True
 
 
