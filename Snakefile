@@ -19,6 +19,7 @@ include: "workflow/rules/lm.smk"
 include: "workflow/rules/retrieval.smk"
 include: "workflow/experiments/knn_perplexity.smk"
 include: "workflow/experiments/overspecification.smk"
+include: "workflow/experiments/mlp_augmentation.smk"
 include: "workflow/experiments/mlp_hurdle.smk"
 include: "workflow/rules/evidence.smk"
 
@@ -29,6 +30,7 @@ rule all:
     input:
         rules.knn_perplexity.input,
         rules.overspecification.input,
+        rules.mlp_augmentation.input,
         rules.mlp_hurdle.input,
         rules.environment.output,
         rules.cost.output,
