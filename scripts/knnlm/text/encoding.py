@@ -62,12 +62,7 @@ def tokenize_corpus(
                 f"tokens of {split}", total=described[split]["characters"], unit="characters"
             ),
         )
-        if stream.n_tokens < minimum_tokens[split]:
-            raise ValueError(
-                f"the {split} split has {stream.n_tokens:,} tokens, too few for a window of the "
-                f"models and for search.k: expected at least {minimum_tokens[split]:,}; use more "
-                "text, or lower the context of the models or search.k"
-            )
+        _require_tokens(split, stream.n_tokens, minimum=minimum_tokens[split])
         contents[split] = {
             "tokens": stream.n_tokens,
             "documents": len(stream.documents) - 1,
@@ -88,6 +83,15 @@ def tokenize_corpus(
         contents=contents,
     )
     publish(partial, output)
+
+
+def _require_tokens(split: str, n_tokens: int, *, minimum: int) -> None:
+    if n_tokens < minimum:
+        raise ValueError(
+            f"the {split} split has {n_tokens:,} tokens, too few for a window of the models and "
+            f"for search.k: expected at least {minimum:,}; use more text, or lower the context of "
+            "the models or search.k"
+        )
 
 
 def encode_documents(
