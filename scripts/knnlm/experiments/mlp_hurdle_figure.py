@@ -18,6 +18,7 @@ from knnlm.experiments.mlp_hurdle_names import (
 
 HEIGHT = 3.8  # inches
 BAND = 0.15  # opacity
+LEGEND_SIZE = 7  # points
 # Okabe and Ito (2008), as in knnlm.evidence.plotting
 STYLES = {
     FULL: ("#4d4d4d", "all MLPs"),
@@ -56,12 +57,19 @@ def draw_mlp_hurdle(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         below.axhline(0.0, color=STYLES[FULL][0], linewidth=0.6)
         above.set_title(title)
         above.set_ylabel(f"{label} (nats)")
-        below.set_ylabel(f"minus all MLPs (nats)\n{faster}")
+        below.set_ylabel(f"less that of all MLPs (nats)\n{faster}")
         below.set_xlabel("updates")
     theory = select(table, method="theory")["value"].item()
     panels[0, 0].axhline(theory, color="#999999", linewidth=0.8, linestyle=(0, (4, 2)))
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(VARIANTS), frameon=False)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=len(VARIANTS),
+        frameon=False,
+        fontsize=LEGEND_SIZE,
+    )
     return figure
 
 
