@@ -48,11 +48,11 @@ def test_equal_distances_come_in_the_order_of_their_ids_also_at_the_last_place(d
     np.testing.assert_array_equal(distances, expected)
 
 
-def test_more_identical_keys_than_the_margin_leave_those_with_the_smallest_ids(device):
-    n_identical = 5 * exact.MARGIN
+@pytest.mark.parametrize("within", [1000, 250], ids=["in all slices", "in the first slice"])
+def test_more_identical_keys_than_the_margin_leave_those_with_the_smallest_ids(device, within):
     rng = np.random.default_rng(2)
     keys = rng.standard_normal((1000, 33)).astype(np.float32)
-    identical = np.sort(rng.permutation(1000)[:n_identical])
+    identical = np.sort(rng.permutation(within)[: 5 * exact.MARGIN])
     keys[identical] = keys[identical[0]]
     queries = keys[identical[:1]] + 0.1
 

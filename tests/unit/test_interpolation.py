@@ -165,6 +165,16 @@ def test_the_sweep_is_the_mean_of_the_mixture_of_the_first_k():
             np.testing.assert_allclose(actual[i, j], expected, rtol=1e-12)
 
 
+def test_the_sweep_does_not_underflow_far_from_every_key():
+    settings = {"ks": [1, 3], "temperatures": [1.0], "lmbdas": [0.25]}
+    lm = np.array([-1.0])
+
+    far = sweep(DISTANCES + np.float32(65_536), VALUES, target(7), lm, **settings)
+
+    near = sweep(DISTANCES, VALUES, target(7), lm, **settings)
+    np.testing.assert_allclose(far, near, rtol=1e-14)
+
+
 def test_the_sweep_survives_an_lm_that_is_sure_of_something_else():
     lm = np.array([-2000.0])
     settings = {"ks": [3], "temperatures": [2.0], "lmbdas": [0.25]}

@@ -119,6 +119,23 @@ def test_identical_keys_come_in_the_order_of_their_ids_also_at_the_last_place(
     np.testing.assert_array_equal(ids[0], identical[:20])
 
 
+def test_equal_distances_in_several_clusters_come_in_the_order_of_their_ids(tmp_path):
+    keys = np.random.default_rng(4).integers(0, 3, (N_KEYS, 3)).astype(np.float16)
+    store = open_datastore(write_datastore(tmp_path / "store", keys))
+    build_index(
+        output=tmp_path / "index",
+        fingerprint="f",
+        datastore=store.folder,
+        index=IVF_FLAT,
+        seed=0,
+    )
+    queries = keys[:40].astype(np.float32)
+
+    ids, _ = search(tmp_path / "index", store, queries, k=60)
+
+    np.testing.assert_array_equal(ids, nearest_by_definition(queries, keys, 60)[0])
+
+
 def test_codes_find_most_of_what_exact_search_finds(built, store, queries):
     ids, _ = search(built({**IVFPQ, "code_bytes": 8}, name="fine"), store, queries, k=50)
 

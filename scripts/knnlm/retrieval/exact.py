@@ -210,8 +210,8 @@ def _limit(queries: NDArray[np.float32], distances: NDArray[np.float32]) -> NDAr
 
     A key within the k-th distance t has a norm of at most |q| + sqrt(t), so the terms of
     |q|^2 - 2qk + |k|^2 add up to at most (2 |q| + sqrt(t))^2, and those of the direct distance
-    to t. A sum of n rounded terms is off by CONFIDENCE * sqrt(n) half ulps of them at most, but
-    for a chance of 2 exp(-CONFIDENCE^2 / 2) = 3e-14: Higham and Mary (2019), Theorem 3.1.
+    to t. A sum of n rounded terms is off by at most CONFIDENCE * sqrt(n) half ulps of them, but
+    for a chance of about 2 n exp(-CONFIDENCE^2 / 2) = n 3e-14: Higham and Mary (2019).
     """
     last = distances[:, -1].astype(np.float64)
     reach = 2 * np.linalg.norm(queries.astype(np.float64), axis=1) + np.sqrt(last)

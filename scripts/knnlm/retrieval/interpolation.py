@@ -94,7 +94,7 @@ def mix_log_probs(
     """
     weights = _check_lmbdas(lmbda)
     lm_log_probs = np.asarray(lm_log_probs, dtype=np.float64)
-    lm_alone = (weights == 0) | np.isnan(knn_log_probs)
+    lm_alone = np.isnan(knn_log_probs)
     knn_log_probs = np.where(lm_alone, -np.inf, knn_log_probs)
     with np.errstate(divide="ignore"):
         knn_part = np.log(weights) + knn_log_probs
