@@ -57,10 +57,19 @@ def draw_mlp_hurdle(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         below.axhline(0.0, color=STYLES[FULL][0], linewidth=0.6)
         above.set_title(title)
         above.set_ylabel(f"{label} (nats)")
-        below.set_ylabel(f"less that of all MLPs (nats)\n{faster}")
+        below.set_ylabel(f"minus all MLPs (nats)\n{faster}")
         below.set_xlabel("updates")
     theory = select(table, method="theory")["value"].item()
-    panels[0, 0].axhline(theory, color="#999999", linewidth=0.8, linestyle=(0, (4, 2)))
+    level = panels[0, 0].axhline(theory, color="#777777", linewidth=0.8, linestyle=(0, (4, 2)))
+    panels[0, 0].annotate(
+        "mean of log(1/n)",
+        (0.0, theory),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, -2),
+        textcoords="offset points",
+        color=level.get_color(),
+        va="top",
+    )
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(
         handles,
