@@ -67,8 +67,9 @@ def macondo_table(seeds=(0, 1), mlp=(4.0, 3.0)):
     """Return a table of overspecification: an LM of 5 for each seed, an MLP as given."""
     rows = [
         {"experiment": "overspecification", "model": "base", "split": "test", "seed": seed}
-        | {"setting": "end/all", "metric": "child_perplexity", "n": 300, "unit": "perplexity"}
+        | {"setting": "end/all", "metric": metric, "n": 300, "unit": "perplexity"}
         | {"method": method, "value": value}
+        for metric in ("child_perplexity", "perplexity_per_token")
         for seed, ours in zip(seeds, mlp, strict=True)
         for method, value in {"lm": 5.0, "mlp_lm": ours}.items()
     ]
@@ -281,7 +282,8 @@ def test_macondo_is_taken_over_with_changes_paired_within_a_seed():
     rows = tidy(macondo_rows(macondo_table(), experiment="mlp_augmentation"))
 
     assert set(rows["corpus"]) == {"macondo"}
-    assert set(rows["metric"]) == {"child_perplexity", "child_perplexity_change_vs_lm"}
+    kinds = ("child_perplexity", "perplexity_per_token")
+    assert set(rows["metric"]) == {*kinds, *(f"{kind}_change_vs_lm" for kind in kinds)}
     assert value(rows, "mlp", "end/all", "child_perplexity", seed="1") == 3.0
     change = select(rows, method="mlp", metric="child_perplexity_change_vs_lm")
     changes = change.set_index("seed")

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from knnlm.evidence.plotting import COLORS, FULL_WIDTH
+from knnlm.experiments.mlp_augmentation_macondo import CORPUS
 
 ROW_HEIGHT, MARGIN = 0.26, 0.75  # inches
 WIDTHS = (2.2, 1.0, 1.0)  # of the panels, relative
@@ -64,6 +65,7 @@ def draw_mlp_augmentation(table: pd.DataFrame) -> Figure:
     Args:
         table: of `evaluate_mlp_augmentation`; with several LM seeds their means are drawn.
     """
+    table = table[table["corpus"] != CORPUS]  # Macondo has a figure of its own
     several = (table["seed"] == "all").any()
     table = table[(table["seed"] == "all") | ~several]
     lines = lines_of(table)
