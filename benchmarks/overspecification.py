@@ -1,0 +1,106 @@
+"""What scoring the LM and the LM + kNN as training goes adds to a fine-tuning on Macondo.
+
+Prints one table for the settings of config.yaml at the scale `cpu`: seconds of an update, of an
+evaluation (all three splits, the datastore encoded and searched anew), and the ratio of what all
+evaluations and all updates take, which should stay below 0.25. The MLP is counted apart: it is
+trained behind the fine-tuning, by a rule of its own.
+
+    .venv/bin/python benchmarks/overspecification.py [--updates 200] [--evaluations 5]
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from knnlm.experiments.overspecification_finetuning import temperatures
+from knnlm.experiments.overspecification_scores import score_children
+from knnlm.lm.finetuning import Epochs, NextToken, mean_nll, recipe_of, tokenize
+from knnlm.lm.model import create_model
+from knnlm.lm.starting_point import add_names
+from knnlm.lm.training import train
+from knnlm.text.macondo import SPLITS, count_children, generate_macondo
+from knnlm.text.names import eligible_child_names, faker_names
+from knnlm.text.tokenizer import END_OF_DOCUMENT, train_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+PIECES = 600  # entries of the tokenizer: sentences as long as those in the corpus's tokens
+
+
+def sentences(config: dict):
+    """Return the three splits of a town in tokens, and the size of the vocabulary."""
+    sizes = {key: config["macondo"][key] for key in ("villagers_per_count", "max_children")}
+    names, needed = faker_names(), count_children(**sizes)
+    children = eligible_child_names(names.given, child_names="added", needed=needed, encode=list)
+    town = generate_macondo(seed=0, names=names, child_names=children, **sizes).examples
+    bare = train_tokenizer(town["train"].tolist(), vocabulary_size=PIECES)
+    tokenizer, added = add_names(bare, town["child"].tolist())
+    end = tokenizer.token_to_id(END_OF_DOCUMENT)
+    splits = {
+        split: tokenize(tokenizer, town[split], town[f"{split}_start"], end_of_document=end)
+        for split in SPLITS
+    }
+    return splits, config["tokenizer"]["vocabulary_size"] + added
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--evaluations", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    settings = config["overspecification"]
+    fine_tuning = settings["fine_tunings"]["base_random"]
+    splits, vocabulary = sentences(config)
+    shape = config["models"][fine_tuning["shape"]]
+    model = create_model(shape, vocabulary_size=vocabulary, seed=0)
+    epochs = Epochs(
+        splits["train"],
+        batch_size=fine_tuning["batch_size"],
+        seed=0,
+        positions=fine_tuning["positions"],
+        context=shape["context"],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        train(
+            NextToken(model),
+            recipe_of(fine_tuning, updates=arguments.updates, seed=0),
+            batch_at=epochs.batch,
+            loss=mean_nll,
+            partial=Path(folder),
+            save_every=fine_tuning["save_every"],
+            log_every=arguments.updates,
+        )
+        update = (time.process_time() - start) / arguments.updates
+    start = time.process_time()
+    for _ in range(arguments.evaluations):
+        score_children(
+            model,
+            splits,
+            site=settings["site"],
+            k=settings["k"],
+            temperatures=temperatures(settings),
+        )
+    evaluation = (time.process_time() - start) / arguments.evaluations
+    updates = fine_tuning["epochs"] * epochs.per_epoch
+    points = settings["points"]
+    ratio = points * evaluation / (updates * update)
+    lengths = splits["train"].lengths.mean()
+    print(f"{'what':<46}{'core-seconds':>14}")
+    print(f"{f'an update ({lengths:.1f} tokens a sentence)':<46}{update:>14.4f}")
+    print(f"{'an evaluation of LM and LM + kNN':<46}{evaluation:>14.4f}")
+    print(f"{f'{updates:,} updates':<46}{updates * update:>14.1f}")
+    print(f"{f'{points} evaluations':<46}{points * evaluation:>14.1f}")
+    print(f"{'evaluations / updates (goal: below 0.25)':<46}{ratio:>14.3f}")
+
+
+if __name__ == "__main__":
+    main()
