@@ -73,13 +73,9 @@ rule search_neighbors:
         fingerprint=fingerprint(
             "scripts/search_neighbors.py",
             threads="search",
-            datastores="datastore",
-            indexes="index",
             search=True,
         ),
         threads=config["threads"]["search"],
-        site=lookup(dpath="datastores/{datastore}/site", within=config),
-        index=lookup(dpath="indexes/{index}", within=config),
         search=config["search"],
     script:
         "../../scripts/search_neighbors.py"
