@@ -21,17 +21,26 @@ include: "workflow/experiments/knn_perplexity.smk"
 include: "workflow/experiments/overspecification.smk"
 include: "workflow/experiments/mlp_augmentation.smk"
 include: "workflow/experiments/mlp_hurdle.smk"
-include: "workflow/rules/evidence.smk"
 
 
-rule all:
+rule experiments:
     """Every table and figure of every experiment."""
-    default_target: True
     input:
         rules.knn_perplexity.input,
         rules.overspecification.input,
         rules.mlp_augmentation.input,
         rules.mlp_hurdle.input,
+    localrule: True
+
+
+include: "workflow/rules/evidence.smk"
+
+
+rule all:
+    """The experiments, what they cost and where they ran."""
+    default_target: True
+    input:
+        rules.experiments.input,
         rules.environment.output,
         rules.cost.output,
     localrule: True

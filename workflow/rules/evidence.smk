@@ -22,7 +22,7 @@ rule environment:
 rule cost:
     """Gather the time and memory of every job of this run."""
     input:
-        rules.knn_perplexity.input,
+        rules.experiments.input,
     output:
         cost="<results>/tables/cost.csv",
     log:
