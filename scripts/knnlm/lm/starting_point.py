@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -161,6 +160,9 @@ def add_lora(
     Raises:
         ValueError: if there are new tokens and the model's head is its embedding.
     """
+    # Imported here: two seconds that no fine-tuning without adapters needs to spend.
+    from peft import LoraConfig, get_peft_model
+
     trained = {}
     if new_tokens:
         if model.config.tie_word_embeddings:
