@@ -5,12 +5,18 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from knnlm.evidence.plotting import COLORS, FULL_WIDTH
 from knnlm.experiments.mlp_augmentation_macondo import CORPUS
 
-ROW_HEIGHT, MARGIN = 0.26, 0.75  # inches
+ROW_HEIGHT, MARGIN = 0.26, 0.8  # inches
 WIDTHS = (2.2, 1.0, 1.0)  # of the panels, relative
+AXES = (
+    "change of perplexity per token against the LM, %",
+    "bytes stored",
+    "FLOPs a query",
+)
 CHANGE = "perplexity_per_token_change_vs_lm"
 W = {
     "lm_head_frozen": "W of the LM, frozen",
@@ -60,7 +66,7 @@ def draw_mlp_augmentation(table: pd.DataFrame) -> Figure:
 
     Left the change of perplexity per token against the LM, with its interval: filled mixed with
     the LM, open alone. Middle the bytes stored beside the LM, right the FLOPs that a query costs
-    beside the LM's; a line marks the LM's own FLOPs.
+    beside the LM's; dashed lines mark the LM itself.
 
     Args:
         table: of `evaluate_mlp_augmentation`; with several LM seeds their means are drawn.
@@ -77,10 +83,22 @@ def draw_mlp_augmentation(table: pd.DataFrame) -> Figure:
     flops = [x.flops for x in lines]
     _draw_counts(panels[2], table, lines, metric="flops_per_query_added", settings=flops)
     own = table[(table["method"] == "lm") & (table["metric"] == "flops_per_query")]["value"].mean()
-    panels[2].axvline(own, color=COLORS["lm"], linewidth=1.0, linestyle=(0, (4, 2)))
-    panels[2].annotate(
-        "the LM's own",
-        (own, 1.0),
+    _mark(panels[0], 0, "LM")
+    _mark(panels[2], own, "the LM's own")
+    panels[0].set_yticks(range(len(lines)), [line.label for line in lines])
+    panels[0].invert_yaxis()
+    for axes, label in zip(panels, AXES, strict=True):
+        axes.set_xlabel(label)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def _mark(axes: Axes, place: float, text: str) -> None:
+    """Draw a dashed line for the LM, named above it."""
+    axes.axvline(place, color=COLORS["lm"], linewidth=1.0, linestyle=(0, (4, 2)), zorder=0)
+    axes.annotate(
+        text,
+        (place, 1.0),
         xycoords=("data", "axes fraction"),
         xytext=(0, 2),
         textcoords="offset points",
@@ -88,20 +106,9 @@ def draw_mlp_augmentation(table: pd.DataFrame) -> Figure:
         ha="center",
         va="bottom",
     )
-    panels[0].set_yticks(range(len(lines)), [line.label for line in lines])
-    panels[0].invert_yaxis()
-    for axes, label in zip(
-        panels,
-        ("change of perplexity per token against the LM, %", "bytes stored", "FLOPs a query"),
-        strict=True,
-    ):
-        axes.set_xlabel(label)
-        axes.tick_params(axis="y", length=0)
-    return figure
 
 
 def _draw_changes(axes: Axes, table: pd.DataFrame, lines: list[Line]) -> None:
-    axes.axvline(0, color=COLORS["lm"], linewidth=1.0, linestyle=(0, (4, 2)))
     for height, line in enumerate(lines):
         for setting, offset, face in ((line.alone, 0.16, "white"), (line.mixed, -0.16, line.color)):
             if setting is None:
@@ -111,6 +118,13 @@ def _draw_changes(axes: Axes, table: pd.DataFrame, lines: list[Line]) -> None:
             axes.hlines(place, row["ci_low"], row["ci_high"], color=line.color, linewidth=1.0)
             look = {"markerfacecolor": face, "markersize": 4, "color": line.color}
             axes.plot(row["value"], place, "o", **look)
+    ways = {"mixed with the LM": COLORS["lm"], "alone": "white"}
+    handles = [
+        Line2D([], [], marker="o", ls="", ms=4, color=COLORS["lm"], markerfacecolor=face)
+        for face in ways.values()
+    ]
+    place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.97)}
+    axes.legend(handles, ways, ncols=2, frameon=False, handletextpad=0.0, fontsize=6.5, **place)
 
 
 def _draw_counts(
@@ -128,6 +142,7 @@ def _draw_counts(
             color=line.color,
             ha="center",
             va="bottom",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
     axes.margins(x=0.2)
 
