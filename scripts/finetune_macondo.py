@@ -18,8 +18,8 @@ if __name__ == "__main__":
         model=Path(snakemake.input.model) if snakemake.input.model else None,
         tokenizer=Path(snakemake.input.tokenizer) if snakemake.input.tokenizer else None,
         fine_tuning=snakemake.params.fine_tuning,
-        models=snakemake.params.models,
-        settings=snakemake.params.settings,
+        shape=snakemake.params.shape,
+        scores=snakemake.params.scores,
         seed=int(snakemake.wildcards.seed),
         cache=Path("data/downloads"),
     )

@@ -15,6 +15,7 @@ if __name__ == "__main__":
         output=Path(snakemake.output.mlp),
         fingerprint=snakemake.params.fingerprint,
         fine_tuned=Path(snakemake.input.fine_tuned),
-        settings=snakemake.params.settings,
+        mlp=snakemake.params.mlp,
+        scores=snakemake.params.scores,
         seed=int(snakemake.wildcards.seed),
     )

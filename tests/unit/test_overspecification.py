@@ -108,7 +108,7 @@ def build_town(output, *, seed=0, **changed):
     return output
 
 
-def finetune(output, town, checkpoint, *, seed=0, settings=SETTINGS, **changed):
+def finetune(output, town, checkpoint, *, seed=0, **changed):
     fine_tuning = {**FINE_TUNING, "init": str(checkpoint), **changed}
     if fine_tuning["init"] == "random":
         fine_tuning["shape"] = str(checkpoint)
@@ -119,17 +119,22 @@ def finetune(output, town, checkpoint, *, seed=0, settings=SETTINGS, **changed):
         model=None,
         tokenizer=None,
         fine_tuning=fine_tuning,
-        models={},
-        settings=settings,
+        shape=fine_tuning["shape"],
+        scores=SETTINGS,
         seed=seed,
         cache=output.parent,
     )
     return output
 
 
-def replace(output, fine_tuned, *, seed=0, settings=SETTINGS):
+def replace(output, fine_tuned, *, seed=0):
     train_macondo_mlp(
-        output=output, fingerprint="mlp", fine_tuned=fine_tuned, settings=settings, seed=seed
+        output=output,
+        fingerprint="mlp",
+        fine_tuned=fine_tuned,
+        mlp=SETTINGS["mlp"],
+        scores=SETTINGS,
+        seed=seed,
     )
     return output
 

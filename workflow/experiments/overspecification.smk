@@ -1,32 +1,15 @@
 # Does an LM generalize from over-specified facts, and does kNN help?
 
 OVERSPECIFICATION = config["overspecification"]
+OVERSPECIFICATION_SCORES = {
+    key: OVERSPECIFICATION[key]
+    for key in ("points", "early", "site", "k", "lmbda", "temperature", "oracle")
+}
 OVERSPECIFICATION_RUNS = expand(
     "{fine_tuning}/seed{seed}",
     fine_tuning=OVERSPECIFICATION["compare"],
     seed=config["experiment_seeds"],
 )
-
-
-def fine_tuning_of(wildcards):
-    """Return the settings of a fine-tuning."""
-    return OVERSPECIFICATION["fine_tunings"][wildcards.fine_tuning]
-
-
-def model_to_fine_tune(wildcards):
-    """Return the folder of the trained LM from which a fine-tuning starts, if it is ours."""
-    init = fine_tuning_of(wildcards)["init"]
-    if init not in config["models"]:
-        return []
-    return f"results/{config['run']}/models/{init}/seed{config['lm_seeds'][0]}"
-
-
-def tokenizer_to_fine_tune(wildcards):
-    """Return the folder of the corpus's tokenizer, if the model uses it."""
-    fine_tuning = fine_tuning_of(wildcards)
-    if not {fine_tuning["init"], fine_tuning["shape"]} & set(config["models"]):
-        return []
-    return f"results/{config['run']}/corpora/{config['corpus']}/tokenizer"
 
 
 rule overspecification:
@@ -62,12 +45,16 @@ rule finetune_macondo:
         gpu=int(config["scale"] != "cpu"),
     params:
         fingerprint=fingerprint(
-            "scripts/finetune_macondo.py", threads="fine_tune", overspecification=True, models=True
+            "scripts/finetune_macondo.py",
+            threads="fine_tune",
+            fine_tuning=fine_tuning_of,
+            shape=shape_to_fine_tune,
+            scores=lambda wildcards: OVERSPECIFICATION_SCORES,
         ),
         threads=config["threads"]["fine_tune"],
         fine_tuning=fine_tuning_of,
-        models=config["models"],
-        settings=OVERSPECIFICATION,
+        shape=shape_to_fine_tune,
+        scores=OVERSPECIFICATION_SCORES,
     script:
         "../../scripts/finetune_macondo.py"
 
@@ -89,10 +76,14 @@ rule train_macondo_mlp:
         gpu=int(config["scale"] != "cpu"),
     params:
         fingerprint=fingerprint(
-            "scripts/train_macondo_mlp.py", threads="fine_tune", overspecification=True
+            "scripts/train_macondo_mlp.py",
+            threads="fine_tune",
+            mlp=lambda wildcards: OVERSPECIFICATION["mlp"],
+            scores=lambda wildcards: OVERSPECIFICATION_SCORES,
         ),
         threads=config["threads"]["fine_tune"],
-        settings=OVERSPECIFICATION,
+        mlp=OVERSPECIFICATION["mlp"],
+        scores=OVERSPECIFICATION_SCORES,
     script:
         "../../scripts/train_macondo_mlp.py"
 

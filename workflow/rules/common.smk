@@ -35,6 +35,7 @@ wildcard_constraints:
     fine_tuning="|".join(config["overspecification"]["fine_tunings"]),
     head="|".join(config["mlp_augmentation"]["heads"]),
     control="|".join(config["mlp_augmentation"]["controls"]),
+    last_layers="|".join(config["softmax_bottleneck"]["last_layers"]),
     seed="[0-9]+",
 
 
@@ -42,14 +43,16 @@ def fingerprint(script, *, threads=None, **used):
     """Return the params function of a rule: it changes with the code and settings that it uses.
 
     `used` names blocks of the config; its value is True for the whole block, or the wildcard that
-    chooses an entry of it, as in models="model".
+    chooses an entry of it, as in models="model", or a function of the wildcards.
     """
 
     def of(wildcards):
         chosen = {"wildcards": dict(wildcards), "threads": config["threads"].get(threads)}
         for block, by in used.items():
-            entry = config[block]
-            chosen[block] = entry if by is True else entry[wildcards[by]]
+            if callable(by):
+                chosen[block] = by(wildcards)
+            else:
+                chosen[block] = config[block] if by is True else config[block][wildcards[by]]
         return fingerprint_of(ROOT, script, chosen)
 
     return of
@@ -91,7 +94,43 @@ def queries_of_datastore(wildcards):
 
 def tokenizer_of_macondo(wildcards):
     """Return the folder of the corpus's tokenizer, if the names of children depend on it."""
-    macondo = config["macondo"]
-    if macondo["child_names"] == "existing" and macondo["tokenizer"] is None:
+    return tokenizer_of_town(config["macondo"])
+
+
+def tokenizer_of_conversations(wildcards):
+    """Return the folder of the corpus's tokenizer, if the names of Macondo-Conv depend on it."""
+    return tokenizer_of_town(config["macondo_conv"])
+
+
+def tokenizer_of_town(town):
+    """Return the folder of the corpus's tokenizer if children have names that are tokens of it."""
+    if town["child_names"] == "existing" and town["tokenizer"] is None:
         return [f"results/{config['run']}/corpora/{config['corpus']}/tokenizer"]
     return []
+
+
+def fine_tuning_of(wildcards):
+    """Return the settings of a fine-tuning on Macondo."""
+    return config["overspecification"]["fine_tunings"][wildcards.fine_tuning]
+
+
+def shape_to_fine_tune(wildcards):
+    """Return the shape of random weights: the settings of a model, or the name of one."""
+    shape = fine_tuning_of(wildcards)["shape"]
+    return config["models"].get(shape, shape)
+
+
+def model_to_fine_tune(wildcards):
+    """Return the folder of the trained LM from which a fine-tuning starts, if it is ours."""
+    init = fine_tuning_of(wildcards)["init"]
+    if init not in config["models"]:
+        return []
+    return f"results/{config['run']}/models/{init}/seed{config['lm_seeds'][0]}"
+
+
+def tokenizer_to_fine_tune(wildcards):
+    """Return the folder of the corpus's tokenizer, if the model that is fine-tuned uses it."""
+    fine_tuning = fine_tuning_of(wildcards)
+    if not {fine_tuning["init"], fine_tuning["shape"]} & set(config["models"]):
+        return []
+    return f"results/{config['run']}/corpora/{config['corpus']}/tokenizer"

@@ -52,8 +52,8 @@ def finetune_macondo(
     model: Path | None,
     tokenizer: Path | None,
     fine_tuning: Mapping[str, Any],
-    models: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    shape: Mapping[str, Any] | str | None,
+    scores: Mapping[str, Any],
     seed: int,
     cache: Path,
 ) -> None:
@@ -71,8 +71,9 @@ def finetune_macondo(
         model: the artifact of one of our models, if the fine-tuning starts from it.
         tokenizer: the artifact of our tokenizer, if the model uses it.
         fine_tuning: an entry of overspecification.fine_tunings in the config.
-        models: the block `models`, of which random weights may have the shape.
-        settings: the block `overspecification`.
+        shape: of random weights: a block of `models`, or a name.
+        scores: points, early, site, k, lmbda, temperature and oracle of the block
+            `overspecification`.
         seed: of everything that is drawn.
         cache: where downloads stay.
 
@@ -80,43 +81,18 @@ def finetune_macondo(
         ValueError: if a model cannot be had, or a setting does not suit it.
     """
     partial = partial_folder(output, fingerprint)
-    examples = read_examples(macondo)
     start = _Start.of(
-        examples,
+        read_examples(macondo),
         model,
         tokenizer,
         fine_tuning=fine_tuning,
-        shape=models.get(fine_tuning["shape"], fine_tuning["shape"]),
+        shape=shape,
         seed=seed,
         cache=cache,
     )
-    train_texts = start.splits["train"]
-    epochs = Epochs(
-        train_texts,
-        batch_size=fine_tuning["batch_size"],
-        seed=seed,
-        positions=fine_tuning["positions"],
-        context=context(start.model),
-    )
-    updates = fine_tuning["epochs"] * epochs.per_epoch
-    points = evaluation_points(updates, count=settings["points"])
-    watch = _Watch(partial, start, settings=settings, points=points)
-    rows = train(
-        NextToken(start.model),
-        recipe_of(fine_tuning, updates=updates, seed=seed),
-        batch_at=epochs.batch,
-        loss=mean_nll,
-        partial=partial,
-        save_every=fine_tuning["save_every"],
-        log_every=math.ceil(updates / LOG_ROWS),
-        evaluate=watch,
-        evaluate_at=points,
-        tokens_per_update=int(train_texts.lengths.mean() * fine_tuning["batch_size"]),
-    )
+    contents = _train(partial, start, fine_tuning=fine_tuning, settings=scores, seed=seed)
     if not PartialState().is_main_process:
         return
-    with atomic_path(partial / "training.parquet") as temporary:
-        pd.DataFrame(rows).to_parquet(temporary, index=False)
     (partial / STATE).unlink(missing_ok=True)
     made_from = {"macondo": identity(macondo, kind=MACONDO)}
     if model is not None:
@@ -124,9 +100,9 @@ def finetune_macondo(
     write_manifest(
         partial,
         kind=KIND,
-        settings={"fine_tuning": dict(fine_tuning), "seed": seed, "k": settings["k"]},
+        settings={"fine_tuning": dict(fine_tuning), "scores": dict(scores), "seed": seed},
         made_from=made_from,
-        contents=watch.contents() | {"updates": updates, "per_epoch": epochs.per_epoch},
+        contents=contents,
     )
     publish(partial, output)
 
@@ -185,6 +161,43 @@ class _Start:
         }
         LOGGER.info("%s names joined a vocabulary of %s tokens", added, f"{size - added:,}")
         return cls(network, splits, size, added)
+
+
+def _train(
+    partial: Path,
+    start: _Start,
+    *,
+    fine_tuning: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """Fine-tune, write the scores of every point and the log, return what the manifest says."""
+    texts = start.splits["train"]
+    epochs = Epochs(
+        texts,
+        batch_size=fine_tuning["batch_size"],
+        seed=seed,
+        positions=fine_tuning["positions"],
+        context=context(start.model),
+    )
+    updates = fine_tuning["epochs"] * epochs.per_epoch
+    points = evaluation_points(updates, count=settings["points"])
+    watch = _Watch(partial, start, settings=settings, points=points)
+    rows = train(
+        NextToken(start.model),
+        recipe_of(fine_tuning, updates=updates, seed=seed),
+        batch_at=epochs.batch,
+        loss=mean_nll,
+        partial=partial,
+        save_every=fine_tuning["save_every"],
+        log_every=math.ceil(updates / LOG_ROWS),
+        evaluate=watch,
+        evaluate_at=points,
+        tokens_per_update=int(texts.lengths.mean() * fine_tuning["batch_size"]),
+    )
+    with atomic_path(partial / "training.parquet") as temporary:
+        pd.DataFrame(rows).to_parquet(temporary, index=False)
+    return watch.contents() | {"updates": updates, "per_epoch": epochs.per_epoch}
 
 
 class _Watch:

@@ -34,7 +34,8 @@ def train_macondo_mlp(
     output: Path,
     fingerprint: str,
     fine_tuned: Path,
-    settings: Mapping[str, Any],
+    mlp: Mapping[str, Any],
+    scores: Mapping[str, Any],
     seed: int,
 ) -> None:
     """Train an MLP for each kept point of a fine-tuning and write what it makes of the children.
@@ -47,7 +48,8 @@ def train_macondo_mlp(
         output: the artifact.
         fingerprint: of the rule.
         fine_tuned: an artifact of `finetune_macondo`.
-        settings: the block `overspecification` of the config.
+        mlp: the block overspecification.mlp of the config.
+        scores: as in `finetune_macondo`.
         seed: of the weights and the order.
     """
     partial = partial_folder(output, fingerprint)
@@ -63,13 +65,18 @@ def train_macondo_mlp(
             LOGGER.info("MLP for the point %s, after %s updates", point, f"{steps[point]:,}")
             states = load_file(fine_tuned / f"{point}.safetensors")
             done[steps[point]] = _answers(
-                states, settings, activation=contents["activation"], seed=seed, partial=partial
+                states,
+                mlp,
+                scores,
+                activation=contents["activation"],
+                seed=seed,
+                partial=partial,
             )
         save_tensors(file, done[steps[point]])
     write_manifest(
         partial,
         kind=KIND,
-        settings={"mlp": dict(settings["mlp"]), "seed": seed},
+        settings={"mlp": dict(mlp), "seed": seed},
         made_from={"fine_tuned": identity(fine_tuned, kind=FINE_TUNING)},
         contents={"points": list(KEPT)},
     )
@@ -78,13 +85,13 @@ def train_macondo_mlp(
 
 def _answers(
     states: Mapping[str, NDArray[Any]],
-    settings: Mapping[str, Any],
+    mlp: Mapping[str, Any],
+    scores: Mapping[str, Any],
     *,
     activation: str,
     seed: int,
     partial: Path,
 ) -> dict[str, NDArray[Any]]:
-    mlp = settings["mlp"]
     module = MlpReplacement(
         torch.from_numpy(states["head"]),
         head_setting=mlp["head"],
@@ -96,22 +103,7 @@ def _answers(
         module,
         states["keys"],
         states["values"],
-        settings={
-            "epochs": mlp["epochs"],
-            "batch_size": min(mlp["batch_size"], len(states["values"])),
-            "accumulation": 1,
-            "optimizer": {
-                "name": "adam",
-                "lr": mlp["lr"],
-                "betas": [0.9, 0.999],
-                "weight_decay": 0.0,
-            },
-            "schedule": {"name": "linear", "warmup_steps": 0, "decay_share": 1.0},
-            "clip_norm": None,
-            "precision": "fp32",
-            "save_every": SAVE_EVERY,
-            "buffer_mib": BUFFER_MIB,
-        },
+        settings=_training(mlp, n_entries=len(states["values"])),
         seed=seed,
         partial=partial / "training",
     )
@@ -126,8 +118,24 @@ def _answers(
     targets = states["test_values"]
     found["mlp_test_tokens"] = target_log_probs(module, states["test_keys"], targets)
     neighbors = find(
-        states["test_keys"], in_memory(states["keys"], states["values"]), k=settings["k"]
+        states["test_keys"], in_memory(states["keys"], states["values"]), k=scores["k"]
     )
-    temperature = settings["temperature"] * float(states["mean_distance"][0])
+    temperature = scores["temperature"] * float(states["mean_distance"][0])
     found["knn_test_tokens"] = neighbors.log_probs(targets, temperature=temperature)
     return found
+
+
+def _training(mlp: Mapping[str, Any], *, n_entries: int) -> dict[str, Any]:
+    """Return the settings of `train_on_pairs`: Adam, its rate falling to (almost) 0."""
+    adam = {"name": "adam", "lr": mlp["lr"], "betas": [0.9, 0.999], "weight_decay": 0.0}
+    return {
+        "epochs": mlp["epochs"],
+        "batch_size": min(mlp["batch_size"], n_entries),
+        "accumulation": 1,
+        "optimizer": adam,
+        "schedule": {"name": "linear", "warmup_steps": 0, "decay_share": 1.0},
+        "clip_norm": None,
+        "precision": "fp32",
+        "save_every": SAVE_EVERY,
+        "buffer_mib": BUFFER_MIB,
+    }
