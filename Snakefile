@@ -18,18 +18,23 @@ include: "workflow/rules/text.smk"
 include: "workflow/rules/lm.smk"
 include: "workflow/rules/retrieval.smk"
 include: "workflow/experiments/knn_perplexity.smk"
+include: "workflow/experiments/softmax_bottleneck.smk"
 include: "workflow/experiments/overspecification.smk"
 include: "workflow/experiments/mlp_augmentation.smk"
 include: "workflow/experiments/mlp_hurdle.smk"
+include: "workflow/experiments/conversational.smk"
+include: "workflow/rules/hosted.smk"
 
 
 rule experiments:
     """Every table and figure of every experiment."""
     input:
         rules.knn_perplexity.input,
+        rules.softmax_bottleneck.input,
         rules.overspecification.input,
         rules.mlp_augmentation.input,
         rules.mlp_hurdle.input,
+        rules.conversational.input,
     localrule: True
 
 

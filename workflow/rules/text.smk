@@ -80,3 +80,21 @@ rule build_macondo:
         macondo=config["macondo"],
     script:
         "../../scripts/build_macondo.py"
+
+
+rule build_macondo_chat:
+    """Write over-specified and bare questions about the villagers of Macondo, with answers."""
+    input:
+        tokenizer_of_conversations,
+    output:
+        conversations=directory("<results>/macondo_conv/seed{seed}"),
+    log:
+        "<logs>/build_macondo_chat/seed{seed}.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint("scripts/build_macondo_chat.py", macondo_conv=True),
+        threads=1,
+        town=config["macondo_conv"],
+    script:
+        "../../scripts/build_macondo_chat.py"

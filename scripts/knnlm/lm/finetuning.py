@@ -97,7 +97,14 @@ class Epochs:
     """
 
     def __init__(
-        self, texts: Texts, *, batch_size: int, seed: int, positions: str, context: int
+        self,
+        texts: Texts,
+        *,
+        batch_size: int,
+        seed: int,
+        positions: str,
+        context: int,
+        answers_only: bool = False,
     ) -> None:
         """Prepare the batches; nothing is drawn yet.
 
@@ -108,6 +115,7 @@ class Epochs:
             positions: plain: texts begin at position 0; offset: at a random one that leaves
                 room, so that no place in a sentence has a position of its own.
             context: positions of the model.
+            answers_only: leave what stands before the answer out of the loss.
 
         Raises:
             ValueError: if a text is longer than the context.
@@ -119,6 +127,7 @@ class Epochs:
             )
         self.texts, self.batch_size, self.seed = texts, batch_size, seed
         self.positions, self.context = positions, context
+        self.first = texts.answers if answers_only else np.zeros_like(texts.answers)
         self.per_epoch = math.ceil(len(texts) / batch_size)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
@@ -132,10 +141,8 @@ class Epochs:
         lengths = self.texts.lengths[rows]
         tokens = self.texts.tokens[rows, : lengths.max()]
         places = np.arange(tokens.shape[1])
-        arrays = {
-            "input_ids": tokens,
-            "labels": np.where(places < lengths[:, None], tokens, IGNORED),
-        }
+        counted = (places >= self.first[rows, None]) & (places < lengths[:, None])
+        arrays = {"input_ids": tokens, "labels": np.where(counted, tokens, IGNORED)}
         if self.positions == "offset":
             generator = numpy_generator(self.seed, "offsets", number)
             offsets = generator.integers(self.context - len(places) + 1, size=(len(rows), 1))

@@ -149,7 +149,9 @@ def check_names(settings: Mapping[str, Any]) -> None:
     model = settings["datastores"][experiment["datastore"]]["model"]
     _at_most(settings, "queries.stride", settings["queries"]["stride"], model)
     _whole_windows(settings, model)
+    _projected_heads(settings, model)
     _known_in(settings, "overspecification", "compare", "fine_tunings")
+    _known_in(settings, "conversational", "compare", "fine_tunings", of="overspecification")
     k_max = max([*experiment["grid"]["k"], experiment["published"]["k"]])
     if k_max > settings["search"]["k"]:
         raise SettingsError(
@@ -165,14 +167,29 @@ def _known(settings: Mapping[str, Any], key: str, name: str, block: str) -> None
         )
 
 
-def _known_in(settings: Mapping[str, Any], block: str, chosen: str, names: str) -> None:
-    known = settings[block][names]
+def _known_in(
+    settings: Mapping[str, Any], block: str, chosen: str, names: str, *, of: str | None = None
+) -> None:
+    """Check that the chosen names of a block are among those of the same one, or of another."""
+    known = settings[of or block][names]
     for name in settings[block][chosen]:
         if name not in known:
             raise SettingsError(
-                f"{block}.{chosen}: unknown name {name!r}; known {block}.{names}: "
+                f"{block}.{chosen}: unknown name {name!r}; known {of or block}.{names}: "
                 f"{', '.join(sorted(known))}"
             )
+
+
+def _projected_heads(settings: Mapping[str, Any], model: str) -> None:
+    """Check that models with the heads exist, and that the LM's own is cut to fewer ranks."""
+    experiment, width = settings["softmax_bottleneck"], settings["models"][model]["width"]
+    for name in experiment["heads"]:
+        _known(settings, "softmax_bottleneck.heads", name, "models")
+    if max(experiment["ranks"]) >= width:
+        raise SettingsError(
+            f"softmax_bottleneck.ranks: expected ranks below {width}, the width of model "
+            f"{model!r}, got {max(experiment['ranks'])}; the whole head is always a row"
+        )
 
 
 def _whole_windows(settings: Mapping[str, Any], model: str) -> None:

@@ -15,7 +15,7 @@ from knnlm.runtime.artifacts import (
 )
 from knnlm.runtime.logs import LOGGER
 from knnlm.text.macondo import count_children, write_macondo
-from knnlm.text.names import eligible_child_names, load_names
+from knnlm.text.names import NamePool, eligible_child_names, load_names
 from knnlm.text.tokenizer import load_pretrained, read_tokenizer
 
 KIND = "macondo"
@@ -48,17 +48,10 @@ def build_macondo(
         ValueError: if the names do not suffice or cannot be had.
     """
     sizes = {key: macondo[key] for key in ("villagers_per_count", "max_children")}
-    names = load_names(
-        source=macondo["names"]["source"],
-        folder=Path(macondo["names"]["path"] or cache / "names"),
-        sources=sources,
-    )
-    encode, made_from = _encoder(macondo, tokenizer, cache)
     needed = count_children(**sizes)
-    child_names = eligible_child_names(
-        names.given, child_names=macondo["child_names"], needed=needed, encode=encode
+    names, child_names, made_from = choose_names(
+        macondo, needed=needed, tokenizer=tokenizer, sources=sources, cache=cache
     )
-    LOGGER.info("%s names may be a child's, %s are needed", len(child_names), needed)
     partial = partial_folder(output, fingerprint)
     write_macondo(partial, seed=seed, names=names, child_names=child_names, **sizes)
     write_manifest(
@@ -69,6 +62,42 @@ def build_macondo(
         contents={"examples": needed, "eligible_child_names": len(child_names)},
     )
     publish(partial, output)
+
+
+def choose_names(
+    town: Mapping[str, Any],
+    *,
+    needed: int,
+    tokenizer: Path | None,
+    sources: Path,
+    cache: Path,
+    before: str = "is the parent of ",
+) -> tuple[NamePool, list[str], dict[str, str]]:
+    """Return the names of a town, those that children may have, and the identity of their origin.
+
+    Args:
+        town: names (source and path), child_names and tokenizer, as in the config.
+        needed: number of children.
+        tokenizer: as in `build_macondo`; so are the errors.
+        sources: the table of downloads.
+        cache: where downloads stay.
+        before: the text before a child's name.
+    """
+    names = load_names(
+        source=town["names"]["source"],
+        folder=Path(town["names"]["path"] or cache / "names"),
+        sources=sources,
+    )
+    encode, made_from = _encoder(town, tokenizer, cache)
+    child_names = eligible_child_names(
+        names.given,
+        child_names=town["child_names"],
+        needed=needed,
+        encode=encode,
+        before=before,
+    )
+    LOGGER.info("%s names may be a child's, %s are needed", len(child_names), needed)
+    return names, child_names, made_from
 
 
 def _encoder(

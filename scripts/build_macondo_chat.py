@@ -1,0 +1,22 @@
+"""Write the conversations about the villagers of Macondo."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knnlm.runtime.job import begin
+from knnlm.text.conversations import build_conversations
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    begin(log=snakemake.log[0], threads=snakemake.params.threads)
+    build_conversations(
+        output=Path(snakemake.output.conversations),
+        fingerprint=snakemake.params.fingerprint,
+        seed=int(snakemake.wildcards.seed),
+        town=snakemake.params.town,
+        tokenizer=Path(snakemake.input[0]) if snakemake.input else None,
+        sources=Path("data/sources.csv"),
+        cache=Path("data/downloads"),
+    )

@@ -1,0 +1,222 @@
+"""Fine-tuning a chat model on Macondo-Conv, with the loss on every split after every epoch.
+
+Chiang et al. (2024), Section 4.4: once on over-specified questions, and once, for the gray line of
+Figure 2, on the test questions themselves. Only answers are in the loss, as in the service that
+the paper used. The fine-tuned weights are not kept.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from accelerate import PartialState
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from transformers import PreTrainedModel
+
+from knnlm.lm.anatomy import context
+from knnlm.lm.chat import Chats, chat_folder, read_template, score_answers, tokenize_chats
+from knnlm.lm.finetuning import Epochs, NextToken, mean_nll, recipe_of
+from knnlm.lm.starting_point import add_lora, add_names, starting_model
+from knnlm.lm.training import STATE, train
+from knnlm.runtime.artifacts import (
+    atomic_path,
+    identity,
+    partial_folder,
+    publish,
+    read_manifest,
+    save_json,
+    write_manifest,
+)
+from knnlm.runtime.logs import LOGGER
+from knnlm.text.conversations import KIND as CONVERSATIONS
+from knnlm.text.conversations import read_conversations
+from knnlm.text.macondo import SPLITS
+from knnlm.text.macondo_chat import CHAT_TEMPLATE
+from knnlm.text.tokenizer import load_pretrained, vocabulary_size
+
+KIND = "conversational_fine_tuning"
+FACTS = "facts.json"
+# What is scored after each epoch, by what the model is trained on.
+SCORED = {"train": SPLITS, "test": ("test",)}
+
+
+def finetune_conversational(
+    *,
+    output: Path,
+    fingerprint: str,
+    conversations: Path,
+    model: Path | None,
+    tokenizer: Path | None,
+    fine_tuning: Mapping[str, Any],
+    shape: Mapping[str, Any] | str | None,
+    seed: int,
+    cache: Path,
+) -> None:
+    """Fine-tune a chat model on the train and, for reference, on the test questions of a town.
+
+    The artifact (kind "conversational_fine_tuning") has facts.json and the folders train and test,
+    named by what was trained on, with training.parquet (step, loss, lr) and
+    epochs/{epoch}.safetensors: for each split the log-likelihoods answer_{split} and name_{split}
+    and the numbers of tokens tokens_{split}, (n,) each.
+
+    Args:
+        output: the artifact.
+        fingerprint: of the rule.
+        conversations: the town's.
+        model: the artifact of one of our models, if the fine-tuning starts from it.
+        tokenizer: the artifact of our tokenizer, if the model uses it.
+        fine_tuning: an entry of overspecification.fine_tunings in the config.
+        shape: of random weights: a block of `models`, or a name.
+        seed: of everything that is drawn.
+        cache: where downloads stay.
+
+    Raises:
+        ValueError: if a model cannot be had, or a setting does not suit it.
+    """
+    partial = partial_folder(output, fingerprint)
+    for trained_on in SCORED:
+        if (partial / trained_on / "training.parquet").is_file():
+            continue
+        start = _Start.of(
+            conversations,
+            model,
+            tokenizer,
+            fine_tuning=fine_tuning,
+            shape=shape,
+            seed=seed,
+            cache=cache,
+        )
+        save_json(partial / FACTS, start.facts)
+        _train(partial / trained_on, start, trained_on, fine_tuning=fine_tuning, seed=seed)
+    if not PartialState().is_main_process:
+        return
+    made_from = {"conversations": identity(conversations, kind=CONVERSATIONS)}
+    if model is not None:
+        made_from["model"] = identity(model, kind="model")
+    write_manifest(
+        partial,
+        kind=KIND,
+        settings={"fine_tuning": dict(fine_tuning), "seed": seed},
+        made_from=made_from,
+        contents={"epochs": fine_tuning["epochs"]},
+    )
+    publish(partial, output)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A model before its fine-tuning, and the conversations in its tokens."""
+
+    model: PreTrainedModel
+    chats: dict[str, Chats]
+    facts: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        conversations: Path,
+        model: Path | None,
+        tokenizer: Path | None,
+        *,
+        fine_tuning: Mapping[str, Any],
+        shape: Mapping[str, Any] | str | None,
+        seed: int,
+        cache: Path,
+    ) -> "_Start":
+        """Return the start of a fine-tuning; for the arguments see `finetune_conversational`."""
+        init = fine_tuning["init"]
+        folder = tokenizer or chat_folder(str(shape if init == "random" else init), cache=cache)
+        examples, messages = read_conversations(conversations)
+        children = examples["child"].tolist()
+        grown, end = load_pretrained(str(folder), cache=cache)
+        before = vocabulary_size(grown)
+        town = read_manifest(conversations, kind=CONVERSATIONS)["settings"]
+        if town["child_names"] == "added":
+            grown, _ = add_names(grown, children)
+        size = vocabulary_size(grown)
+        network = starting_model(
+            weights=None if init == "random" else model or init,
+            shape=shape,
+            vocabulary=size,
+            seed=seed,
+            cache=cache,
+        )
+        if fine_tuning["lora"] is not None:
+            add_lora(network, fine_tuning["lora"], new_tokens=range(before, size), seed=seed)
+        template, end_of_text = read_template(folder), grown.token_to_id(end)
+        chats = {
+            split: tokenize_chats(
+                grown, template, messages[split], children, end_of_text=end_of_text
+            )
+            for split in SPLITS
+        }
+        LOGGER.info("%s names joined a vocabulary of %s tokens", size - before, f"{before:,}")
+        facts = {
+            "conversations": len(examples),
+            "vocabulary_size": size,
+            "names_added": size - before,
+            "own_template": int(template.source != CHAT_TEMPLATE),
+        }
+        return cls(network, chats, facts)
+
+
+def _train(
+    folder: Path,
+    start: _Start,
+    trained_on: str,
+    *,
+    fine_tuning: Mapping[str, Any],
+    seed: int,
+) -> None:
+    """Train on one split; training.parquet, written last, says that it is done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = start.chats[trained_on].texts
+    batches = Epochs(
+        texts,
+        batch_size=fine_tuning["batch_size"],
+        seed=seed,
+        positions=fine_tuning["positions"],
+        context=context(start.model),
+        answers_only=True,
+    )
+    updates = fine_tuning["epochs"] * batches.per_epoch
+
+    def evaluate(step: int) -> dict[str, float]:
+        found = score_splits(start, SCORED[trained_on])
+        epoch = step // batches.per_epoch
+        with atomic_path(folder / "epochs" / f"{epoch:04d}.safetensors") as temporary:
+            save_file(found, temporary)
+        return {}
+
+    rows = train(
+        NextToken(start.model),
+        recipe_of(fine_tuning, updates=updates, seed=seed),
+        batch_at=batches.batch,
+        loss=mean_nll,
+        partial=folder,
+        save_every=fine_tuning["save_every"],
+        log_every=batches.per_epoch,
+        evaluate=evaluate,
+        evaluate_at=range(0, updates + 1, batches.per_epoch),
+        tokens_per_update=int(texts.lengths.mean() * fine_tuning["batch_size"]),
+    )
+    if PartialState().is_main_process:
+        (folder / STATE).unlink(missing_ok=True)
+        with atomic_path(folder / "training.parquet") as temporary:
+            pd.DataFrame(rows).to_parquet(temporary, index=False)
+
+
+def score_splits(start: _Start, splits: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Return for each split the log-likelihoods of answers and names, and tokens of answers."""
+    found = {}
+    for split in splits:
+        chats = start.chats[split]
+        scores = score_answers(start.model, chats)
+        found[f"answer_{split}"] = scores.sum(axis=1)
+        found[f"name_{split}"] = np.where(chats.names, scores, 0.0).sum(axis=1)
+        found[f"tokens_{split}"] = chats.answers.sum(axis=1).astype(np.float64)
+    return found

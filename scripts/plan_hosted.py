@@ -1,0 +1,20 @@
+"""Count what the fine-tuning of a hosted model would send."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knnlm.experiments.conversational_hosted import plan_hosted
+from knnlm.runtime.job import begin
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    begin(log=snakemake.log[0], threads=snakemake.params.threads)
+    plan = plan_hosted(
+        conversations=list(map(Path, snakemake.input.conversations)),
+        seeds=snakemake.params.seeds,
+        settings=snakemake.params.settings,
+        cache=Path("data/downloads"),
+    )
+    plan.to_csv(snakemake.output.plan, index=False, lineterminator="\n")

@@ -1,0 +1,106 @@
+# Does a chat model generalize from over-specified questions? On a hosted one: rules/hosted.smk.
+
+CONVERSATIONAL = config["conversational"]
+CHAT_TUNINGS = {
+    name: config["overspecification"]["fine_tunings"][name] for name in CONVERSATIONAL["compare"]
+}
+
+
+rule conversational:
+    """Does a chat model generalize from over-specified questions?
+
+    Exhibits: Chiang et al. (2024), Figure 2 and Table 7.
+    """
+    input:
+        "<results>/tables/conversational.csv",
+        "<results>/tables/conversational_curves.csv",
+        "<results>/tables/conversational_examples.csv",
+        "<results>/figures/conversational.svg",
+        "<results>/figures/conversational.png",
+    localrule: True
+
+
+rule finetune_conversational:
+    """Fine-tune a chat model on over-specified and, for reference, on the test questions."""
+    input:
+        conversations="<results>/macondo_conv/seed{seed}",
+        model=model_to_fine_tune,
+        tokenizer=tokenizer_to_fine_tune,
+    output:
+        fine_tuned=directory("<results>/conversational/{fine_tuning}/seed{seed}"),
+    log:
+        "<logs>/finetune_conversational/{fine_tuning}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/finetune_conversational/{fine_tuning}/seed{seed}.tsv"
+    conda:
+        CONDA
+    threads: config["threads"]["fine_tune"]
+    resources:
+        gpu=int(config["scale"] != "cpu"),
+    params:
+        fingerprint=fingerprint(
+            "scripts/finetune_conversational.py",
+            threads="fine_tune",
+            fine_tuning=fine_tuning_of,
+            shape=shape_to_fine_tune,
+        ),
+        threads=config["threads"]["fine_tune"],
+        fine_tuning=fine_tuning_of,
+        shape=shape_to_fine_tune,
+    script:
+        "../../scripts/finetune_conversational.py"
+
+
+rule evaluate_conversational:
+    """Collect losses and likelihoods of the answers, with theory, references and intervals."""
+    input:
+        conversations=expand("<results>/macondo_conv/seed{seed}", seed=config["experiment_seeds"]),
+        fine_tuned=expand(
+            "<results>/conversational/{fine_tuning}/seed{seed}",
+            fine_tuning=CHAT_TUNINGS,
+            seed=config["experiment_seeds"],
+        ),
+    output:
+        table="<results>/tables/conversational.csv",
+        curves="<results>/tables/conversational_curves.csv",
+        examples="<results>/tables/conversational_examples.csv",
+    log:
+        "<logs>/evaluate_conversational.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint(
+            "scripts/evaluate_conversational.py",
+            corpus=True,
+            fine_tunings=lambda wildcards: CHAT_TUNINGS,
+            experiment_seeds=True,
+        ),
+        threads=1,
+        corpus=config["corpus"],
+        fine_tunings=CHAT_TUNINGS,
+        seeds=config["experiment_seeds"],
+    script:
+        "../../scripts/evaluate_conversational.py"
+
+
+rule plot_conversational:
+    """Draw the loss and the likelihood of the child's name over epochs, from the tables alone."""
+    input:
+        table="<results>/tables/conversational.csv",
+        curves="<results>/tables/conversational_curves.csv",
+    output:
+        svg=report(
+            "<results>/figures/conversational.svg",
+            caption="../report/conversational.rst",
+            category="conversational",
+        ),
+        png="<results>/figures/conversational.png",
+    log:
+        "<logs>/plot_conversational.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint("scripts/plot_conversational.py"),
+        threads=1,
+    script:
+        "../../scripts/plot_conversational.py"
