@@ -60,6 +60,27 @@ def test_a_ratio_is_the_sum_of_one_over_the_sum_of_the_other_in_each_resample():
     np.testing.assert_allclose(actual, np.percentile(ratios, [2.5, 97.5]), rtol=1e-12)
 
 
+def test_a_function_of_means_is_taken_in_each_resample_of_all_of_them():
+    documents = np.repeat(np.arange(40), np.arange(1, 41))
+    one, other = numpy_generator(3, "means").random((2, len(documents)))
+
+    actual = bootstrap(documents, samples=100).of_means(lambda a, b: np.exp(a) / b, one, other)
+
+    draws = numpy_generator(0, "bootstrap").multinomial(40, np.full(40, 1 / 40), size=100)
+    values = []
+    for row in draws:
+        weights = row[documents]
+        means = [np.average(per_token, weights=weights) for per_token in (one, other)]
+        values.append(np.exp(means[0]) / means[1])
+    np.testing.assert_allclose(actual, np.percentile(values, [2.5, 97.5]), rtol=1e-12)
+
+
+def test_a_function_of_means_over_few_documents_has_no_interval():
+    few = bootstrap(np.arange(29)).of_means(np.exp, np.ones(29))
+
+    assert np.isnan(few).all()
+
+
 def test_a_constant_difference_has_an_interval_of_no_width():
     documents = np.repeat(np.arange(30), 4)
 

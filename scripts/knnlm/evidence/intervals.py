@@ -5,6 +5,7 @@ is conditional on the trained model: it says how the number moves with other doc
 another training run; for that, train several seeds.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -81,10 +82,27 @@ class DocumentBootstrap:
         above, below = self.sums(numerators), self.sums(denominators)
         if np.count_nonzero(below > 0) < MINIMUM_DOCUMENTS:
             return NO_INTERVAL
-        ratios = (self._draws @ above) / (self._draws @ below)
-        tail = (1 - LEVEL) / 2
-        low, high = np.quantile(ratios, [tail, 1 - tail])
-        return Interval(float(low), float(high))
+        return _percentiles((self._draws @ above) / (self._draws @ below))
+
+    def of_means(
+        self,
+        statistic: Callable[..., NDArray[np.float64]],
+        *per_token: NDArray[np.floating],
+    ) -> Interval:
+        """Return the interval of a function of several means over tokens, resampled together.
+
+        Args:
+            statistic: from the means, (samples,) each, to the value of each resample.
+            per_token: (n_tokens,) each.
+
+        Returns:
+            NO_INTERVAL for fewer than 30 documents.
+        """
+        if self.n_documents < MINIMUM_DOCUMENTS:
+            return NO_INTERVAL
+        n_tokens = self._draws @ self.sums(np.ones(len(self._document)))
+        means = [self._draws @ self.sums(values) / n_tokens for values in per_token]
+        return _percentiles(statistic(*means))
 
     def sums(self, per_token: NDArray[np.number]) -> NDArray[np.float64]:
         """Return the sum of a per-token quantity over each document, in float64.
@@ -98,6 +116,12 @@ class DocumentBootstrap:
             )
         weights = np.asarray(per_token, dtype=np.float64)
         return np.bincount(self._document, weights=weights, minlength=self.n_documents)
+
+
+def _percentiles(resampled: NDArray[np.float64]) -> Interval:
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Interval(float(low), float(high))
 
 
 def student_interval(values: NDArray[np.floating]) -> Interval:
