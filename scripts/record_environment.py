@@ -19,3 +19,4 @@ if __name__ == "__main__":
             config=snakemake.params.config,
         ),
     )
+    save_json(Path(snakemake.output.settings), snakemake.params.config)

@@ -1,59 +1,30 @@
-"""Snakemake in a folder of links to the project: no copy of the workflow, no debris in it."""
+"""The whole workflow in a temporary folder: fresh, finished at tiny sizes, or copied for edits."""
 
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-PARTS = ["Snakefile", "config.yaml", "workflow", "scripts", "profiles", "envs", "data"]
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TQDM_DISABLE": "1",
-    "PYTHONWARNINGS": "default",
-    "XDG_CACHE_HOME": "",
-}
-
-
-class Project:
-    """A folder in which Snakemake runs the project's workflow on its own results."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = os.environ | {**OFFLINE, "XDG_CACHE_HOME": str(folder / ".cache")}
-        for name in PARTS:
-            (folder / name).symlink_to(ROOT / name)
-
-    def command(self, *arguments: str) -> list[str]:
-        """Return the command line of a Snakemake call."""
-        return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-
-    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-        """Run Snakemake to its end; its output is text."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        assert done.returncode == 0 or not check, done.stdout
-        return done
-
-    def jobs(self, *arguments: str) -> set[str]:
-        """Return the names of the rules that a dry run would run."""
-        output = self.snakemake("--dry-run", *arguments).stdout
-        return {
-            line.split()[1].rstrip(":")
-            for line in output.splitlines()
-            if line.startswith(("rule ", "localrule "))
-        }
+from workflow_project import ROOT, TINY, Project
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A fresh folder with the whole workflow and no results."""
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a project whose `snakemake all` has run at the sizes of tiny.yaml."""
+    project = Project(tmp_path_factory.mktemp("finished"))
+    project.snakemake(*TINY, "all")
+    return project
+
+
+@pytest.fixture
+def copied(finished: Project, tmp_path: Path) -> Project:
+    """Return a copy of the finished project, with a copy of the code that a test may edit."""
+    shutil.copytree(finished.folder, tmp_path, symlinks=True, dirs_exist_ok=True)
+    (tmp_path / "scripts").unlink()
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     return Project(tmp_path)

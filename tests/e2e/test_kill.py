@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Project
-from e2e.conftest import TINY
+from workflow_project import TINY, Project
 
 RESULTS = Path("results/tiny")
 # Artifact, units that appear in its partial folder, its log.

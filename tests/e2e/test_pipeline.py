@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from e2e.conftest import TINY
+from workflow_project import TINY
 
 from knnlm.evidence.tables import COLUMNS
 
@@ -41,7 +41,7 @@ def test_the_lm_row_is_the_perplexity_of_its_stored_log_probabilities(finished, 
     queries = finished.folder / RESULTS / "log_probs/base/seed0/test"
     log_probs = np.load(queries / "lm_log_probs.npy")
 
-    assert value(table, "LM") == pytest.approx(np.exp(-log_probs.mean()), rel=1e-6)
+    assert value(table, "lm") == pytest.approx(np.exp(-log_probs.mean()), rel=1e-6)
 
 
 def test_the_files_that_a_user_is_promised_are_there(finished):
@@ -53,10 +53,11 @@ def test_the_files_that_a_user_is_promised_are_there(finished):
         "figures/knn_perplexity.png",
         "tables/cost.csv",
         "tables/environment.json",
+        "tables/settings.json",
     ]:
         assert (results / name).stat().st_size > 0
-    environment = json.loads((results / "tables/environment.json").read_text())
-    assert environment["config"]["run"] == "tiny"
+    settings = json.loads((results / "tables/settings.json").read_text())
+    assert settings["run"] == "tiny"
 
 
 def test_a_finished_run_has_nothing_to_do(finished):

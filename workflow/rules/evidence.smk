@@ -2,9 +2,10 @@
 
 
 rule environment:
-    """Record versions, commit, processor and settings of this run."""
+    """Record versions, commit and processor of this run, and its merged settings."""
     output:
         environment="<results>/tables/environment.json",
+        settings="<results>/tables/settings.json",
     log:
         "<logs>/environment.log",
     conda:
