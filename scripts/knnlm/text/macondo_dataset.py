@@ -85,7 +85,7 @@ def choose_names(
     """
     names = load_names(
         source=town["names"]["source"],
-        folder=Path(town["names"]["path"] or cache / "names"),
+        folder=Path(town["names"].get("path") or cache / "names"),
         sources=sources,
     )
     encode, made_from = _encoder(town, tokenizer, cache)
