@@ -20,7 +20,11 @@ from knnlm.experiments.softmax_bottleneck import (
 from knnlm.experiments.softmax_bottleneck_figure import draw_softmax_bottleneck
 from knnlm.experiments.softmax_bottleneck_optima import Unit, project_on_heads, read_optima
 from knnlm.experiments.softmax_bottleneck_problem import load_problem, spread
-from knnlm.experiments.softmax_bottleneck_walks import project_distributions, walks_of
+from knnlm.experiments.softmax_bottleneck_walks import (
+    project_distributions,
+    read_walks,
+    walks_of,
+)
 from knnlm.lm.anatomy import head_weight
 from knnlm.lm.model import create_model, load_model, save_model
 from knnlm.lm.scoring import load_queries, score_queries
@@ -301,6 +305,15 @@ def test_a_walk_lowers_the_kl_that_it_minimizes_and_counts_its_steps(table):
             start = value(table, metric=f"starting_{kl}", **names)
             assert value(table, metric=kl, **names) < start
             assert value(table, metric="steps", **names) == 4
+
+
+@pytest.mark.parametrize("last_layers", MAPS)
+def test_what_a_walk_minimizes_is_the_kl_of_its_direction(folders, problem, last_layers):
+    for walk, found in read_walks(folders / last_layers, problem.places).items():
+        kl = {"p||f": "kl_p_f", "f||p": "kl_f_p"}[walk.direction]
+        ends = [found[f"start_{kl}"].mean(), found[kl].mean()]
+
+        np.testing.assert_allclose(found["kl_trace"][[0, -1]], ends, atol=1e-5)
 
 
 def test_every_optimum_is_certified_and_nothing_that_ends_in_the_head_comes_nearer(table):
