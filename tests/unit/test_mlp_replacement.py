@@ -1,4 +1,4 @@
-"""The replacement is the formula of the paper, its head is what the setting says, and it resumes."""
+"""The replacement is the formula of the paper, its head is as set, and its training resumes."""
 
 import numpy as np
 import pytest
