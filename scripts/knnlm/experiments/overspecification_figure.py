@@ -14,7 +14,7 @@ HEIGHT = 2.7  # inches of a row of panels
 PANELS_A_ROW = 3
 STYLES = {"lm": "-", "knn_lm": ":"}
 LEGEND = {"lm": "LM", "knn_lm": "LM + kNN", "theory": "perfect: log(1/n)"}
-BAND = 0.12  # opacity
+BAND = 0.08  # opacity; bands of five family sizes lie on each other
 LEVEL_STYLE = (0, (4, 2))
 
 
@@ -53,7 +53,7 @@ def draw_overspecification(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     lines["theory"] = Line2D([], [], color="black", linewidth=0.8, linestyle=LEVEL_STYLE)
     handles = [*lines.values(), *(Line2D([], [], color=color) for color in colors.values())]
     labels = [LEGEND[name] for name in lines] + [f"n = {size}" for size in sizes]
-    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="medium")
     return figure
 
 

@@ -24,6 +24,8 @@ from knnlm.text.macondo_dataset import read_examples
 METRIC = "child_log_likelihood"
 RESAMPLES = 1000
 ALL = 0  # families of any size, where a number of children is asked for
+# What lmbda and temperature may be chosen on, beside the values that are fixed in the config.
+CHOSEN_ON = {"validation": "chosen on held-out sentences", "test": "oracle, chosen on test"}
 
 Row = dict[str, Any]
 
@@ -81,7 +83,7 @@ class Run:
                     names = {**self.names, "split": split, "setting": label(point, n_children)}
                     yield from self._likelihoods(names, point, split, mask, bootstrap)
             yield from self._perplexities(point)
-            yield from self._oracle(point)
+            yield from self._choices(point)
 
     def _likelihoods(
         self,
@@ -137,25 +139,35 @@ class Run:
                     "unit": "perplexity",
                 }
 
-    def _oracle(self, point: str) -> Iterator[Row]:
-        """Yield what the best lmbda and temperature for the test sentences themselves give."""
+    def _choices(self, point: str) -> Iterator[Row]:
+        """Yield the test likelihood with lmbda and temperature chosen on some split's sentences."""
         found, grid = self.kept[point], self.settings["oracle"]["lmbdas"]
-        lm, lmbdas = found["lm_test"], np.linspace(grid["low"], grid["high"], grid["count"])
-        candidates = {"knn_lm": found["knn_test"], "mlp_lm": found["mlp_test"][:, None]}
-        for method, columns in candidates.items():
-            means = [
-                [mix_log_probs(lm, column, lmbda).mean() for lmbda in lmbdas]
-                for column in columns.T
-            ]
-            column, place = np.unravel_index(np.argmax(means), np.shape(means))
-            best = {METRIC: (means[column][place], "nats"), "lmbda": (lmbdas[place], "weight")}
-            if method == "knn_lm":
-                share = temperatures(self.settings)[column]
-                best["temperature"] = (share, "mean squared distances")
-            setting = f"{label(point, ALL)}/oracle, chosen on test"
-            for metric, (value, unit) in best.items():
-                row = {"metric": metric, "value": value, "n": len(lm), "unit": unit}
-                yield self._named(method, setting) | row
+        lmbdas = np.linspace(grid["low"], grid["high"], grid["count"])
+        shares = temperatures(self.settings)
+        lm = float(found["lm_test"].mean())
+        for split, how in CHOSEN_ON.items():
+            for method, answers in {"knn_lm": "knn", "mlp_lm": "mlp"}.items():
+                means = [
+                    [self._mixed(found, answers, split, t, lmbda).mean() for lmbda in lmbdas]
+                    for t in range(len(shares) if method == "knn_lm" else 1)
+                ]
+                t, place = np.unravel_index(np.argmax(means), np.shape(means))
+                scores = self._mixed(found, answers, "test", t, lmbdas[place])
+                best = {METRIC: (scores.mean(), "nats"), "lmbda": (lmbdas[place], "weight")}
+                best[f"{METRIC}_vs_lm"] = (scores.mean() - lm, "nats")
+                if method == "knn_lm":
+                    best["temperature"] = (shares[t], "mean squared distances")
+                for metric, (value, unit) in best.items():
+                    row = {"metric": metric, "value": value, "n": len(scores), "unit": unit}
+                    yield self._named(method, f"{label(point, ALL)}/{how}") | row
+
+    @staticmethod
+    def _mixed(
+        found: Mapping[str, NDArray[Any]], answers: str, split: str, temperature: int, lmbda: float
+    ) -> NDArray[np.float64]:
+        """Return the log-likelihoods of a split for a place in the temperatures and a weight."""
+        columns = found[f"{answers}_{split}"].reshape(len(found[f"lm_{split}"]), -1)
+        return mix_log_probs(found[f"lm_{split}"], columns[:, temperature], lmbda)
 
     def _named(self, method: str, setting: str) -> Row:
         return {**self.names, "split": "test", "method": method, "setting": setting}
