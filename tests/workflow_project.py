@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PARTS = ["Snakefile", "config.yaml", "workflow", "scripts", "profiles", "envs", "data"]
-TINY = ["--configfile", str(ROOT / "tests" / "tiny.yaml")]
+TINY = [f"--configfile={ROOT / 'tests' / 'tiny.yaml'}"]
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TQDM_DISABLE": "1",
