@@ -19,6 +19,7 @@ if __name__ == "__main__":
         tokenizer=Path(snakemake.input.tokenizer) if snakemake.input.tokenizer else None,
         fine_tuning=snakemake.params.fine_tuning,
         shape=snakemake.params.shape,
+        trained_tokens=snakemake.params.trained_tokens,
         seed=int(snakemake.wildcards.seed),
         cache=Path("data/downloads"),
     )

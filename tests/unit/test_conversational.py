@@ -65,7 +65,8 @@ def finetune(output, town, folder, **changes):
     finetune_conversational(
         output=output, fingerprint="f" * 16, conversations=town, model=None,
         tokenizer=folder / "tokenizer" if ours else None, fine_tuning=FINE_TUNING | changes,
-        shape=SHAPE if ours else None, seed=0, cache=folder,
+        shape=SHAPE if ours else None, trained_tokens="all" if ours else "answers", seed=0,
+        cache=folder,
     )  # fmt: skip
     return output
 

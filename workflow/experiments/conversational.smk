@@ -43,10 +43,12 @@ rule finetune_conversational:
             threads="fine_tune",
             fine_tuning=fine_tuning_of,
             shape=shape_to_fine_tune,
+            trained_tokens=lambda wildcards: CONVERSATIONAL["trained_tokens"],
         ),
         threads=config["threads"]["fine_tune"],
         fine_tuning=fine_tuning_of,
         shape=shape_to_fine_tune,
+        trained_tokens=CONVERSATIONAL["trained_tokens"],
     script:
         "../../scripts/finetune_conversational.py"
 

@@ -199,6 +199,7 @@ def _facts(run: Run, fine_tuning: Mapping[str, Any]) -> Iterator[Row]:
         "names_added_to_the_vocabulary": (run.facts["names_added"], "names"),
         "template_of_its_own": (run.facts["own_template"], "1 is yes"),
         "tokens_of_an_answer": (run.epochs["train"][0]["tokens_test"].mean(), "tokens"),
+        "trained_on_answers_only": (run.facts["answers_only"], "1 is yes"),
         "random_positions": (int(fine_tuning["positions"] == "offset"), "1 is yes"),
         "learning_rate": (fine_tuning["optimizer"]["lr"], "highest"),
         "best_epoch": (run.best, "epochs"),

@@ -1,8 +1,8 @@
 """Fine-tuning a chat model on Macondo-Conv, with the loss on every split after every epoch.
 
 Chiang et al. (2024), Section 4.4: once on over-specified questions, and once, for the gray line of
-Figure 2, on the test questions themselves. Only answers are in the loss, as in the service that
-the paper used. The fine-tuned weights are not kept.
+Figure 2, on the test questions themselves. The loss that is reported is that of the answers; what
+is trained on is a setting. The fine-tuned weights are not kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,6 +53,7 @@ def finetune_conversational(
     tokenizer: Path | None,
     fine_tuning: Mapping[str, Any],
     shape: Mapping[str, Any] | str | None,
+    trained_tokens: str,
     seed: int,
     cache: Path,
 ) -> None:
@@ -71,6 +72,7 @@ def finetune_conversational(
         tokenizer: the artifact of our tokenizer, if the model uses it.
         fine_tuning: an entry of overspecification.fine_tunings in the config.
         shape: of random weights: a block of `models`, or a name.
+        trained_tokens: all of a conversation, or answers, as services train.
         seed: of everything that is drawn.
         cache: where downloads stay.
 
@@ -90,8 +92,16 @@ def finetune_conversational(
             seed=seed,
             cache=cache,
         )
-        save_json(partial / FACTS, start.facts)
-        _train(partial / trained_on, start, trained_on, fine_tuning=fine_tuning, seed=seed)
+        answers_only = trained_tokens == "answers"
+        save_json(partial / FACTS, start.facts | {"answers_only": int(answers_only)})
+        _train(
+            partial / trained_on,
+            start,
+            trained_on,
+            fine_tuning=fine_tuning,
+            answers_only=answers_only,
+            seed=seed,
+        )
     if not PartialState().is_main_process:
         return
     made_from = {"conversations": identity(conversations, kind=CONVERSATIONS)}
@@ -100,7 +110,11 @@ def finetune_conversational(
     write_manifest(
         partial,
         kind=KIND,
-        settings={"fine_tuning": dict(fine_tuning), "seed": seed},
+        settings={
+            "fine_tuning": dict(fine_tuning),
+            "trained_tokens": trained_tokens,
+            "seed": seed,
+        },
         made_from=made_from,
         contents={"epochs": fine_tuning["epochs"]},
     )
@@ -170,6 +184,7 @@ def _train(
     trained_on: str,
     *,
     fine_tuning: Mapping[str, Any],
+    answers_only: bool,
     seed: int,
 ) -> None:
     """Train on one split; training.parquet, written last, says that it is done."""
@@ -181,7 +196,7 @@ def _train(
         seed=seed,
         positions=fine_tuning["positions"],
         context=context(start.model),
-        answers_only=True,
+        answers_only=answers_only,
     )
     updates = fine_tuning["epochs"] * batches.per_epoch
 
