@@ -295,6 +295,13 @@ def test_mistral_with_lora_runs_from_a_folder(towns, tmp_path):
         optimizer={**FINE_TUNING["optimizer"], "lr": 1e-2},
     )
 
+    before = load_file(checkpoint / "model.safetensors")["lm_head.weight"]
+    head = load_file(output / "end.safetensors")["head"]
+    np.testing.assert_allclose(head[: len(before)], before, atol=1e-6)
+    added = read_manifest(output, kind="macondo_fine_tuning")["contents"]["names_added"]
+    assert len(head) == len(before) + added
+    early = load_file(output / "early.safetensors")["head"]
+    assert not np.allclose(head[len(before) :], early[len(before) :])  # the names' rows are trained
     log = pd.read_parquet(output / "training.parquet")
     assert log["lm_train"].dropna().is_monotonic_increasing
     assert log["lm_train"].iloc[-1] > log["lm_train"].dropna().iloc[0] + 0.1

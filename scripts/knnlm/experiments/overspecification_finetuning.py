@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from knnlm.experiments.overspecification_scores import read_states, score_children
-from knnlm.lm.anatomy import context, head_weight
+from knnlm.lm.anatomy import context, width
 from knnlm.lm.finetuning import Epochs, NextToken, Texts, mean_nll, recipe_of, tokenize
 from knnlm.lm.starting_point import add_lora, add_names, starting_model
 from knnlm.lm.training import STATE, train
@@ -244,7 +246,7 @@ class _Watch:
         at = texts.has_next
         states = read_states(model, texts, keys_at=at, scored_at=at, site=self.settings["site"])
         return {
-            "head": head_weight(model).detach().float().cpu().numpy(),
+            "head": _head(model).float().cpu().numpy(),
             "test_keys": states.datastore_keys,
             "test_values": texts.next_tokens(at),
             "test_lm": states.log_probs,
@@ -264,6 +266,12 @@ class _Watch:
             "names_added": self.start.added,
             "activation": activation_of(self.start.model),
         }
+
+
+def _head(model: PreTrainedModel) -> Tensor:
+    """Return the head's matrix (V, d) as it acts, with rows that adapters keep elsewhere."""
+    ones = torch.eye(width(model), device=model.device)
+    return model.get_output_embeddings()(ones).T
 
 
 def temperatures(settings: Mapping[str, Any]) -> list[float]:
