@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from knnlm.evidence.intervals import DocumentBootstrap
 from knnlm.evidence.scored_text import Row, ScoredText
-from knnlm.evidence.tables import means_over_seeds, select, tidy
+from knnlm.evidence.tables import means_over_seeds, tidy
 from knnlm.experiments.mlp_augmentation_cost import Stored, flops_rows, storage_rows
 from knnlm.experiments.mlp_augmentation_macondo import macondo_rows
+from knnlm.experiments.tuned_point import tuned_point
 from knnlm.lm.scoring import Queries, load_queries
 from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.retrieval.mlp_replacement import target_log_probs
@@ -110,7 +111,7 @@ def evaluate_mlp_augmentation(
             ),
             queries={split: scored[seed, split] for split in SPLITS},
             neighbors={name: found[seed, name] for name in indexes},
-            points={name: knn_point(knn_table, name, seed) for name in indexes},
+            points={name: tuned_point(knn_table, index=name, seed=seed) for name in indexes},
             control_queries={
                 name: {split: theirs[seed, name, split] for split in SPLITS} for name in names
             },
@@ -123,13 +124,6 @@ def evaluate_mlp_augmentation(
     table = tidy(rows)
     macondo = tidy(macondo_rows(macondo_table, experiment=EXPERIMENT))
     return pd.concat([table, means_over_seeds(table), macondo], ignore_index=True)
-
-
-def knn_point(table: pd.DataFrame, index: str, seed: int) -> Point:
-    """Return k, temperature and lmbda that knn_perplexity tuned on validation."""
-    names = {"method": "knn_lm", "split": "validation", "setting": f"{index}/tuned"}
-    chosen = select(table, **names, seed=str(seed)).set_index("metric")["value"]
-    return Point(int(chosen["k"]), float(chosen["temperature"]), float(chosen["lmbda"]))
 
 
 def best_lmbda(

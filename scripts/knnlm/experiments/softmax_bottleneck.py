@@ -21,14 +21,10 @@ from knnlm.evidence.metrics import perplexity_per_token
 from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import means_over_seeds, tidy
 from knnlm.experiments.softmax_bottleneck_optima import OPTIMA, OWN, Unit, read_optima
-from knnlm.experiments.softmax_bottleneck_problem import (
-    PUBLISHED,
-    TUNED,
-    spread,
-    tuned_point,
-)
+from knnlm.experiments.softmax_bottleneck_problem import PUBLISHED, spread
 from knnlm.experiments.softmax_bottleneck_scores import PER_QUERY, Arrays
 from knnlm.experiments.softmax_bottleneck_walks import PROJECTIONS, START, Walk, read_walks
+from knnlm.experiments.tuned_point import TUNED, tuned_point
 from knnlm.lm.scoring import Queries, load_queries
 from knnlm.retrieval.neighbors import load_neighbors
 from knnlm.retrieval.tuning import Point, nll_at

@@ -16,19 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from knnlm.experiments.softmax_bottleneck_problem import (
-    PUBLISHED,
-    TUNED,
-    Problem,
-    load_problem,
-    tuned_point,
-)
+from knnlm.experiments.softmax_bottleneck_problem import PUBLISHED, Problem, load_problem
 from knnlm.experiments.softmax_bottleneck_scores import (
     Arrays,
     arrays_of,
     read_scores,
     save_scores,
 )
+from knnlm.experiments.tuned_point import TUNED, tuned_point
 from knnlm.lm.anatomy import head_weight
 from knnlm.lm.model import load_model
 from knnlm.retrieval.convex_projection import optimum, truncated_head

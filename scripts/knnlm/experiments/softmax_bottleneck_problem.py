@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from knnlm.evidence.tables import select
 from knnlm.lm.anatomy import FFN_INPUT_BEFORE, OUTPUT_AFTER, apply_f, apply_g, head_weight
 from knnlm.lm.model import load_model
 from knnlm.lm.scoring import Queries, load_queries
@@ -31,7 +29,7 @@ from knnlm.retrieval.tuning import Point
 from knnlm.runtime.artifacts import identity, require_origin
 
 FROM_LM, FROM_KEY = "from_lm", "from_key"
-TUNED, PUBLISHED = "tuned", "published"
+PUBLISHED = "published"
 
 
 def spread(n_queries: int, *, positions: int) -> NDArray[np.int64]:
@@ -43,13 +41,6 @@ def spread(n_queries: int, *, positions: int) -> NDArray[np.int64]:
     """
     wanted = min(positions, n_queries)
     return np.arange(wanted, dtype=np.int64) * n_queries // wanted
-
-
-def tuned_point(table: pd.DataFrame, *, index: str, seed: int) -> Point:
-    """Return k, temperature and lmbda that knn_perplexity chose on validation, from its table."""
-    names = {"method": "knn_lm", "split": "validation", "setting": f"{index}/{TUNED}"}
-    chosen = select(table, **names, seed=str(seed)).set_index("metric")["value"]
-    return Point(int(chosen["k"]), float(chosen["temperature"]), float(chosen["lmbda"]))
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from knnlm.experiments.softmax_bottleneck_problem import (
-    FROM_KEY,
-    FROM_LM,
-    Problem,
-    load_problem,
-    tuned_point,
-)
+from knnlm.experiments.softmax_bottleneck_problem import FROM_KEY, FROM_LM, Problem, load_problem
 from knnlm.experiments.softmax_bottleneck_scores import (
     Arrays,
     arrays_of,
     read_scores,
     save_scores,
 )
+from knnlm.experiments.tuned_point import tuned_point
 from knnlm.retrieval.projection import Direction, project, score
 from knnlm.runtime.artifacts import (
     identity,
