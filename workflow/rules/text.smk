@@ -11,6 +11,7 @@ rule build_corpus:
         "<logs>/build_corpus/{corpus}.log",
     benchmark:
         "<benchmarks>/build_corpus/{corpus}.tsv"
+    priority: LONGEST_PATH
     conda:
         CONDA
     params:
@@ -31,6 +32,7 @@ rule train_tokenizer:
         "<logs>/train_tokenizer/{corpus}.log",
     benchmark:
         "<benchmarks>/train_tokenizer/{corpus}.tsv"
+    priority: LONGEST_PATH
     conda:
         CONDA
     threads: config["threads"]["encode"]
@@ -53,6 +55,7 @@ rule tokenize_corpus:
         "<logs>/tokenize_corpus/{corpus}.log",
     benchmark:
         "<benchmarks>/tokenize_corpus/{corpus}.tsv"
+    priority: LONGEST_PATH
     conda:
         CONDA
     threads: config["threads"]["encode"]
