@@ -11,7 +11,7 @@ SNAKEFMT = uv tool run --quiet --python .venv/bin/python --from snakefmt==2.1.0 
 
 .PHONY: all test lint bench lock clean help
 
-all: ## every table and figure and the report, at the scale of this machine (cpu)
+all: ## every table and figure at the cpu scale
 	@$(SETUP) && $(ENTER) && snakemake --cores all all
 
 test: ## the tests

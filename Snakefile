@@ -47,6 +47,7 @@ rule all:
     input:
         rules.experiments.input,
         rules.environment.output,
+        rules.settings.output,
         rules.cost.output,
     localrule: True
 

@@ -1,4 +1,4 @@
-"""Record versions, commit, processor and settings of a run."""
+"""Record versions, commit and processor of a run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,4 +19,3 @@ if __name__ == "__main__":
             config=snakemake.params.config,
         ),
     )
-    save_json(Path(snakemake.output.settings), snakemake.params.config)

@@ -106,6 +106,22 @@ def test_without_a_network_the_remedies_come_within_seconds(tmp_path):
         assert remedy in str(caught.value)
 
 
+def test_a_hub_that_stays_silent_is_given_up_in_seconds(tmp_path, monkeypatch):
+    asked = []
+
+    def silent(*arguments, timeout, **settings):
+        asked.append(timeout)
+        raise TimeoutError
+
+    hub = types.SimpleNamespace(repo_info=silent)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+
+    with pytest.raises(ValueError, match="cannot fetch dataset"):
+        fetch_dataset("owner/data", name=NAME, revision=REVISION, cache=tmp_path)
+
+    assert sum(asked) < 30
+
+
 def test_another_revision_is_not_taken_for_the_pinned_one(tmp_path):
     cached(tmp_path)
 

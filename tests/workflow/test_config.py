@@ -17,7 +17,7 @@ def test_the_command_line_wins_over_the_scale_and_the_scale_over_the_defaults(pr
     (project.folder / "overlay.yaml").write_text("models: {base: {layers: 3}}")
     command = ["--config", "scale=gpu", "corpus=wikitext-2", "--configfile", "overlay.yaml"]
 
-    project.snakemake("environment", *command)
+    project.snakemake("settings", *command)
 
     written = project.folder / "results/gpu-wikitext-2/tables/settings.json"
     settings = json.loads(written.read_text())

@@ -11,7 +11,6 @@ from scripts.knnlm.runtime.settings import SettingsError, resolve
 from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir)
-CONDA = str(ROOT / "envs/macondo.yaml")
 LONGEST_PATH = 1  # priority of the jobs that most others wait for; 0 is the default
 
 try:
@@ -25,6 +24,7 @@ except SettingsError as error:
     raise WorkflowError(f"config: {error}")
 config.clear()
 config.update(resolved)
+CONDA = str(ROOT / f"envs/macondo{'' if config['scale'] == 'cpu' else '-gpu'}.yaml")
 
 
 wildcard_constraints:

@@ -2,10 +2,11 @@
 
 
 rule environment:
-    """Record versions, commit and processor of this run, and its merged settings."""
+    """Record versions, commit and processor of this run, when all else is done."""
+    input:
+        rules.experiments.input,
     output:
         environment="<results>/tables/environment.json",
-        settings="<results>/tables/settings.json",
     log:
         "<logs>/environment.log",
     conda:
@@ -18,6 +19,22 @@ rule environment:
         config=config,
     script:
         "../../scripts/record_environment.py"
+
+
+rule settings:
+    """Record every setting of this run, scale and command line merged in."""
+    output:
+        settings="<results>/tables/settings.json",
+    log:
+        "<logs>/settings.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint("scripts/record_settings.py", **{block: True for block in config}),
+        threads=1,
+        config=config,
+    script:
+        "../../scripts/record_settings.py"
 
 
 rule cost:
