@@ -14,7 +14,7 @@ from knnlm.experiments.conversational_figure import draw_conversational
 from knnlm.experiments.conversational_hosted import finetune_hosted, plan_hosted
 from knnlm.experiments.conversational_hosted_table import evaluate_hosted, loss_per_epoch
 from knnlm.lm.hosted import HostedError
-from knnlm.runtime.artifacts import verify_checksums
+from knnlm.runtime.artifacts import read_manifest, verify_checksums
 from knnlm.text.conversations import build_conversations, messages_path, read_conversations
 from knnlm.text.tokenizer import END_OF_DOCUMENT, save_tokenizer, train_tokenizer
 
@@ -151,6 +151,20 @@ def test_what_is_paid_for_is_never_paid_for_again(server, town, plan):
     assert server.count("POST /chat/completions") == 1 + 1 + 2
 
 
+def test_another_number_of_first_tokens_asks_again_but_trains_nothing(server, town, plan):
+    finetune(server, town, plan)
+    with pytest.raises(HostedError, match="not confirmed"):
+        finetune(server, town, plan, top_log_probs=1, confirm=False)
+
+    folder = finetune(server, town, plan, top_log_probs=1)
+    finetune(server, town, plan, confirm=False)  # the first answers are still there
+
+    assert server.count("POST /fine_tuning/jobs") == 1
+    assert server.count("POST /files") == 2
+    assert server.count("POST /chat/completions") == 2 * 3
+    assert read_manifest(folder, kind="hosted_fine_tuning")["settings"]["top_log_probs"] == 2
+
+
 def test_other_settings_are_another_fine_tuning(server, town, plan):
     finetune(server, town, plan)
 
@@ -185,6 +199,21 @@ def test_the_loss_of_an_epoch_is_that_of_the_whole_file_or_the_mean_of_batches()
     np.testing.assert_allclose(batches["test"], [2.0, 9.0])
     np.testing.assert_allclose(whole["test"], [1.5, 2.5])
     np.testing.assert_allclose(reference["test"], [3.0, 0.5])
+
+
+def test_a_name_with_and_without_a_space_has_the_sum_of_both_probabilities(server, town, plan):
+    child = read_conversations(town)[0]["child"].iloc[0]
+    tokens = [(child, np.log(0.5)), (f" {child}", np.log(0.25)), ("Nobody", np.log(0.125))]
+    server.first_tokens = tokens
+    folders = [finetune(server, town, plan, trained_on=on) for on in ("train", "test")]
+
+    table, _ = evaluate_hosted(
+        settings=SETTINGS, seeds=[0], conversations=[town], fine_tuned=folders
+    )
+
+    row = select(table, method=METHODS["train"], seed="0", metric="child_log_likelihood_at_most")
+    expected = (np.log(0.5 + 0.25) + 5 * np.log(0.125)) / 6
+    assert row["value"].item() == pytest.approx(expected)
 
 
 def test_the_tables_and_the_figure_are_those_of_a_local_model(server, town, plan):

@@ -128,9 +128,11 @@ def test_no_credit_is_no_reason_to_wait(server, files):
 
 def test_a_long_silence_is_an_error_from_which_a_later_run_goes_on(server, files):
     server.troubles[LOOK] = [500] * TRIES
+    pauses = []
 
     with pytest.raises(HostedError, match="run the same command again later"):
-        run(server, files)
+        run(server, files, pauses=pauses)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60]  # between 8 tries; none after the last
     job, _, _ = run(server, files)
 
     assert job.status == "succeeded"

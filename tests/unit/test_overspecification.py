@@ -1,5 +1,6 @@
 """Over-specification on tiny checkpoints: likelihoods by hand, kills, the tables, the figure."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from knnlm.experiments.overspecification import evaluate_overspecification
 from knnlm.experiments.overspecification_figure import draw_overspecification
 from knnlm.experiments.overspecification_finetuning import evaluation_points, finetune_macondo
 from knnlm.experiments.overspecification_mlp import train_macondo_mlp
+from knnlm.experiments.overspecification_runs import read_run
 from knnlm.experiments.overspecification_scores import read_states, score_children
 from knnlm.lm.anatomy import FFN_INPUT_AFTER, FFN_INPUT_BEFORE, capture
 from knnlm.lm.finetuning import Texts
@@ -508,6 +510,29 @@ def test_a_choice_is_the_best_of_its_grid_on_its_sentences_and_scored_on_test(
     assert (values["temperature"], values["lmbda"]) == pytest.approx(best)
     gain = mixtures[best]["test"] - found["lm_test"].mean()
     assert values["child_log_likelihood_vs_lm"] == pytest.approx(gain)
+
+
+@pytest.mark.parametrize(("child_names", "added"), [("added", 1), ("existing", 0)])
+def test_a_fact_says_whether_the_children_have_added_names(runs, child_names, added):
+    run = read_run(
+        fine_tuned=runs["fine_tuned"][0], mlp=runs["mlp"][0], macondo=runs["macondo"][0],
+        names={}, settings=SETTINGS, fine_tuning=FINE_TUNING,
+    )  # fmt: skip
+    assert run.town["child_names"] == "added"
+
+    facts = dataclasses.replace(run, town={**run.town, "child_names": child_names}).facts()
+
+    (row,) = [row for row in facts if row["metric"] == "child_names_added"]
+    assert (row["value"], row["setting"]) == (added, "names from faker")
+
+
+def test_the_table_has_the_fact_about_names_for_every_run(tables):
+    rows = select(tables[0], metric="child_names_added")
+
+    assert set(zip(rows["model"], rows["seed"], strict=True)) >= {
+        (model, seed) for model in ("tuned", "random (random weights)") for seed in "01"
+    }
+    assert set(rows["value"]) == {1}
 
 
 def test_random_weights_are_marked_in_every_row(tables):

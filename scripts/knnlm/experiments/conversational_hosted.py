@@ -36,7 +36,7 @@ KIND = "hosted_fine_tuning"
 STEPS, ANSWERS = "steps.parquet", "answers.json"
 # Around a message and around a conversation, as OpenAI counts them for its chat models.
 TOKENS_PER_MESSAGE, TOKENS_PER_CONVERSATION = 3, 3
-DECISIVE = ("base_url", "model", "epochs", "top_log_probs")  # settings that change what is paid for
+DECISIVE = ("base_url", "model", "epochs")  # settings that change what is paid for
 
 
 def plan_hosted(
@@ -144,7 +144,8 @@ def finetune_hosted(
         str(villager): messages["test"][row][:-1]
         for row, villager in enumerate(examples["villager_id"])
     }
-    paid = state.status == "succeeded" and set(questions) <= set(state.answers)
+    wanted = {_place(villager, settings) for villager in questions}
+    paid = state.status == "succeeded" and wanted <= set(state.answers)
     if not settings["confirm"] and not paid:
         raise HostedError(
             f"not confirmed: {describe(pd.read_csv(plan), settings)}; if you want to pay for "
@@ -167,7 +168,8 @@ def finetune_hosted(
     write_manifest(
         partial,
         kind=KIND,
-        settings={name: settings[name] for name in DECISIVE} | {"seed": seed, "on": trained_on},
+        settings={name: settings[name] for name in (*DECISIVE, "top_log_probs")}
+        | {"seed": seed, "on": trained_on},
         made_from={"conversations": identity(conversations, kind=CONVERSATIONS)},
         contents={"steps": len(steps), "job": state.ids["job"]},
     )
@@ -182,10 +184,10 @@ def open_state(
     settings: Mapping[str, Any],
     seed: int,
 ) -> State:
-    """Return the state of a fine-tuning; its name follows from all that is paid for.
+    """Return the state of a fine-tuning; its name follows from all that decides the training.
 
-    It does not follow from code or from where results lie, so that neither makes anybody pay
-    again. For the arguments see `finetune_hosted`.
+    It follows neither from code, nor from where results lie, nor from what is asked afterwards, so
+    that none of them makes anybody train again. For the arguments see `finetune_hosted`.
     """
     content = {name: settings[name] for name in DECISIVE} | {"seed": seed, "on": trained_on}
     for split in ("train", "test"):
@@ -221,12 +223,18 @@ def _run(
     )
     done = service.wait(job, every=settings["poll_seconds"], state=state)
     for villager, question in ask.items():
-        if villager not in state.answers:
+        if _place(villager, settings) not in state.answers:
             reply = service.answer(
                 done.fine_tuned_model or "", question, top=settings["top_log_probs"]
             )
-            state.note_answer(villager, reply)
-    return service.losses(done), {villager: state.answers[villager] for villager in ask}
+            state.note_answer(_place(villager, settings), reply)
+    answers = {villager: state.answers[_place(villager, settings)] for villager in ask}
+    return service.losses(done), answers
+
+
+def _place(villager: str, settings: Mapping[str, Any]) -> str:
+    """Return the name of an answer in the state: one asked for with more tokens is another one."""
+    return f"{settings['top_log_probs']}/{villager}"
 
 
 def read_hosted(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -121,17 +121,20 @@ def _curves(
 def _answers(names: Row, examples: pd.DataFrame, answers: Mapping[str, Any]) -> Iterator[Row]:
     """Yield how often the likeliest answer is a child, and how likely the children's names are.
 
-    Only the likeliest first tokens are known: a name that is not among them is less likely than
-    the last one, which makes the mean log-likelihood an upper bound.
+    A name has the probability of all its spellings, with and without a space. Only the likeliest
+    first tokens are known: a name that is not among them is less likely than the last one, which
+    makes the mean log-likelihood an upper bound.
     """
     right, among, likely = [], [], []
     for villager, child in zip(examples["villager_id"], examples["child"], strict=True):
         reply = answers[str(villager)]
+        tokens = reply["first_tokens"]
         children = examples.loc[examples["villager_id"] == villager, "child"]
         right.append(reply["text"].strip().rstrip(".") in set(children))
-        known = {token.strip(): log_prob for token, log_prob in reply["first_tokens"]}
-        among.append(child in known)
-        likely.append(known.get(child, min(known.values(), default=np.nan)))
+        spelled = [log_prob for token, log_prob in tokens if token.strip() == child]
+        among.append(bool(spelled))
+        last = min((log_prob for _, log_prob in tokens), default=np.nan)
+        likely.append(np.logaddexp.reduce(spelled, dtype=np.float64) if spelled else last)
     generator = numpy_generator(0, EXPERIMENT, "bootstrap")
     villagers = examples["villager_id"].to_numpy()
     bootstrap = DocumentBootstrap(villagers, samples=RESAMPLES, generator=generator)

@@ -39,6 +39,7 @@ class Run:
         settings: the block `overspecification` of the config.
         fine_tuning: its entry in `fine_tunings`.
         examples: a row for each child.
+        town: the settings that the families were made with.
         contents: of the manifest.
         scores: for each point of the training lm_{split} (n,) and knn_{split} (n, n_temperatures).
         kept: for each kept point all that is known, with the MLP's answers.
@@ -48,6 +49,7 @@ class Run:
     settings: Mapping[str, Any]
     fine_tuning: Mapping[str, Any]
     examples: pd.DataFrame
+    town: Mapping[str, Any]
     contents: Mapping[str, Any]
     scores: Sequence[Mapping[str, NDArray[Any]]]
     kept: Mapping[str, Mapping[str, NDArray[Any]]]
@@ -188,6 +190,14 @@ class Run:
         }
         for metric, (value, unit) in numbers.items():
             yield {**self.names, "metric": metric, "value": value, "n": 1, "unit": unit}
+        yield {
+            **self.names,
+            "setting": f"names from {self.town['names']['source']}",
+            "metric": "child_names_added",
+            "value": int(self.town["child_names"] == "added"),
+            "n": 1,
+            "unit": "1 is yes",
+        }
 
 
 def label(point: str, n_children: int) -> str:
@@ -223,6 +233,7 @@ def read_run(
         settings=settings,
         fine_tuning=fine_tuning,
         examples=read_examples(macondo),
+        town=read_manifest(macondo, kind=MACONDO)["settings"],
         contents=read_manifest(fine_tuned, kind=FINE_TUNING)["contents"],
         scores=[load_file(path) for path in sorted((fine_tuned / "points").iterdir())],
         kept=kept,

@@ -241,7 +241,7 @@ class Service:
             HostedError: if the service refuses, or is silent for too long.
         """
         wait = FIRST_WAIT
-        for _ in range(TRIES):
+        for tries_left in reversed(range(TRIES)):
             try:
                 return call()
             except OpenAIError as error:
@@ -251,6 +251,8 @@ class Service:
                     # The original may hold the key in its request: it must not reach a traceback.
                     raise HostedError(f"{what}: the service refused: {told}") from None
                 wait_now = max(wait, _asked_to_wait(error))
+            if not tries_left:
+                break
             LOGGER.info("%s: %s; trying again in %.0f s", what, told, wait_now)
             self.pause(wait_now)
             wait = min(2 * wait, LONGEST_WAIT)
