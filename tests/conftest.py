@@ -1,10 +1,14 @@
 """The whole workflow in a temporary folder: fresh, finished at tiny sizes, or copied for edits."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from workflow_project import ROOT, TINY, Project
+
+# One thread, in this process and those that tests start: bytes depend on the number of threads.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture

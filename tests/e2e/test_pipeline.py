@@ -92,7 +92,9 @@ def test_an_edited_plot_reruns_one_figure(copied):
 
 
 def test_a_changed_setting_reruns_what_uses_it(copied):
-    jobs = copied.jobs(*TINY, "knn_perplexity", "--config", "lm_seeds=[0,1]")
+    (copied.folder / "more.yaml").write_text("lm_seeds: [0, 1]")
+
+    jobs = copied.jobs("knn_perplexity", "--configfile", TINY[0].split("=")[1], "more.yaml")
 
     assert {"train_language_model", "search_neighbors", "evaluate_knn_perplexity"} <= jobs
     assert "build_corpus" not in jobs
