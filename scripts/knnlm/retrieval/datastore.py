@@ -38,7 +38,7 @@ from knnlm.text.tokens import load_tokens
 
 KEYS = "datastore_keys.npy"
 VALUES = "datastore_values.npy"
-SLICE_BYTES = 256 << 20  # of keys in fp32 at a time, for whoever reads all of them
+SLICE_BYTES = 512 << 20  # of keys in fp32: those of the scale `cpu` are one slice, converted once
 DTYPES = ("float16", "float32")
 
 
@@ -69,7 +69,7 @@ class Datastore:
 
     @property
     def slice_rows(self) -> int:
-        """The rows of a slice: those that take 256 MiB in fp32."""
+        """The rows of a slice: those that take 512 MiB in fp32."""
         return max(1, SLICE_BYTES // (4 * self.dim))
 
     def slices(self, n_rows: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:

@@ -37,7 +37,7 @@ def search_exact(
         queries: (n_queries, dim), finite.
         datastore: what is searched; it is read once, in order.
         k: number of neighbors, at most the number of entries.
-        slice_rows: keys converted to fp32 at a time, 256 MiB of them if None; no bit of the
+        slice_rows: keys converted to fp32 at a time, 512 MiB of them if None; no bit of the
             result depends on it.
         device: where candidates are found: "cpu" (faiss) or a torch device such as "cuda".
 
