@@ -1,4 +1,7 @@
+import csv
 import hashlib
+import re
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,6 +13,7 @@ from knnlm.text.names import (
     eligible_child_names,
     faker_names,
     load_names,
+    name_bytes,
     single_token_names,
 )
 
@@ -19,6 +23,7 @@ LISTS = {
     "fivethirtyeight-surnames.csv": '"","name","perct2013"\n"1","SMITH",0.008\n"2","LEE",0.002\n',
 }
 ROOT = Path(__file__).parents[2]
+REAL_LISTS = ROOT.parent / "shared" / "data" / "names"  # where the tests of CI find them
 
 
 @pytest.fixture
@@ -123,35 +128,55 @@ def server(monkeypatch):
         thread.join()
 
 
-def write_sources(path, url, **checksums):
-    rows = [f"{file},{url}/{file},{checksums.get(file[:10], '')}\n" for file in LISTS]
-    path.write_text("file,url,sha256\n" + "".join(rows))
+def sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# Of the names in LISTS: sorted, without comments and blank lines, with \n.
+CHECKSUMS = {
+    "kantrowitz-male.txt": (sha256("Abe\nGale\nMcKay\n"), "names"),
+    "kantrowitz-female.txt": (sha256("Dee Dee\nE'Lane\nGale\nJo-Ann\nZoe\n"), "names"),
+    "fivethirtyeight-surnames.csv": (sha256(LISTS["fivethirtyeight-surnames.csv"]), "file"),
+}
+
+
+def write_sources(path, url, **changed):
+    rows = ["file,url,sha256,sha256_of\n"]
+    for file, (checksum, of) in CHECKSUMS.items():
+        rows.append(f"{file},{url}/{file},{changed.get(file.split('.')[0][-4:], checksum)},{of}\n")
+    path.write_text("".join(rows))
     return path
 
 
 def test_downloaded_lists_are_those_of_the_server(server, tmp_path, lists):
-    checksum = hashlib.sha256(LISTS["fivethirtyeight-surnames.csv"].encode()).hexdigest()
-    sources = write_sources(tmp_path / "sources.csv", server, fivethirty=checksum)
+    sources = write_sources(tmp_path / "sources.csv", server)
 
     pool = load_names(source="download", folder=tmp_path / "downloads", sources=sources)
 
     assert pool == from_folder(lists)
 
 
-def test_the_checksum_of_an_unchecked_list_is_logged(server, tmp_path, caplog):
-    sources = write_sources(tmp_path / "sources.csv", server)
+@pytest.mark.parametrize(
+    ("file", "what"), [("male", "names"), ("ames", "bytes")], ids=["names", "bytes"]
+)
+def test_a_list_with_another_checksum_is_refused_with_the_way_out(server, tmp_path, file, what):
+    sources = write_sources(tmp_path / "sources.csv", server, **{file: "0" * 64})
 
-    load_names(source="download", folder=tmp_path / "downloads", sources=sources)
-
-    for text in LISTS.values():
-        assert hashlib.sha256(text.encode()).hexdigest() in caplog.text
-
-
-def test_a_list_with_another_checksum_is_refused(server, tmp_path):
-    sources = write_sources(tmp_path / "sources.csv", server, fivethirty="0" * 64)
-
-    with pytest.raises(ValueError, match="does not match the known hash"):
+    message = rf"have the sha256 0{{64}} \(of its {what}\), got [0-9a-f]{{64}}; remove it and "
+    with pytest.raises(ValueError, match=message + r"try again, or .*\{source: folder, path"):
         load_names(source="download", folder=tmp_path / "downloads", sources=sources)
+
+
+def test_a_name_more_or_less_changes_the_checksum_and_a_comment_does_not(lists):
+    path = lists / "kantrowitz-male.txt"
+    before = name_bytes(path)
+
+    path.write_text("Gale\r\n\r\n# another header\r\nMcKay\r\nAbe\r\n", newline="")
+    same = name_bytes(path)
+    path.write_text("Gale\nMcKay\n#Abe\n")
+
+    assert same == before
+    assert name_bytes(path) != before
 
 
 def test_a_server_out_of_reach_is_a_clear_error(tmp_path, monkeypatch):
@@ -166,9 +191,28 @@ def test_a_server_out_of_reach_is_a_clear_error(tmp_path, monkeypatch):
 def test_the_table_of_sources_has_a_row_for_each_list():
     lines = (ROOT / "data" / "sources.csv").read_text().splitlines()
 
-    assert lines[0] == "dataset,file,revision,url,sha256,license,notes"
+    assert lines[0] == "dataset,file,revision,url,sha256,sha256_of,license,notes"
     for file in LISTS:
         assert sum(f",{file}," in line for line in lines) == 1
+
+
+def test_every_source_is_pinned_by_a_checksum():
+    with (ROOT / "data" / "sources.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+
+    assert all(re.fullmatch("[0-9a-f]{64}", row["sha256"]) for row in rows)
+    assert {row["sha256_of"] for row in rows} == {"names", "file"}
+
+
+@pytest.mark.skipif(not REAL_LISTS.is_dir(), reason="copies of the real lists are not here")
+def test_the_checksums_are_those_of_the_real_lists(tmp_path):
+    for file in LISTS:  # what is there already is checked, not fetched
+        shutil.copy(REAL_LISTS / file, tmp_path / file)
+
+    pool = load_names(source="download", folder=tmp_path, sources=ROOT / "data" / "sources.csv")
+
+    assert len(pool.given) == 7539
+    assert len(pool.surnames) == 100
 
 
 def test_word_level_names_are_the_known_words():

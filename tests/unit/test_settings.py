@@ -40,6 +40,32 @@ def test_a_model_takes_over_what_it_does_not_set_itself():
     assert longer == base
 
 
+def test_a_town_takes_over_what_it_does_not_set_itself():
+    town = {"villagers_per_count": 45, "names": {"source": "folder", "path": "names"}}
+
+    macondo = settings_of(scale="paper", macondo={"towns": {"small": town}})["macondo"]
+
+    shared = {key: value for key, value in macondo.items() if key != "towns"}
+    assert macondo["towns"]["small"] == shared | town
+    assert macondo["towns"]["gpt2"] == shared | {"child_names": "existing", "tokenizer": "gpt2"}
+    assert shared["villagers_per_count"] == 100
+
+
+@pytest.mark.parametrize("scale", ["gpu", "paper"])
+def test_a_town_of_existing_names_is_made_for_the_tokenizer_of_those_who_learn_it(scale):
+    settings = settings_of(scale=scale)
+
+    learned = 0
+    for name in settings["overspecification"]["compare"]:
+        fine_tuning = settings["overspecification"]["fine_tunings"][name]
+        town = settings["macondo"]["towns"][fine_tuning["town"]]
+        if town["child_names"] == "existing":
+            learned += 1
+            # GPT-2 XL has the tokenizer of GPT-2.
+            assert fine_tuning["init"].removesuffix("-xl") == town["tokenizer"]
+    assert learned
+
+
 def test_a_mapping_of_another_kind_is_replaced_whole():
     low = {"optimizer": {"name": "adamw", "lr": 1, "betas": [0.9, 0.98]}}
 
@@ -164,6 +190,29 @@ BAD = {
     "model without sizes": (
         {"models": {"third": {"training": {"tokens": 5}}}},
         r"models\.third: missing key 'layers', or 'extends' a model",
+    ),
+    "unknown fine-tuning": (
+        {"overspecification": {"compare": ["gpt5"]}},
+        r"overspecification\.compare: unknown name 'gpt5'; known overspecification\.fine_tunings",
+    ),
+    "unknown town": (
+        {"overspecification": {"fine_tunings": {"base": {"town": "x"}}}},
+        r"fine_tunings\.base\.town: unknown name 'x'; known macondo\.towns: gpt2, mistral, own",
+    ),
+    "unknown town of the hurdle": (
+        {"mlp_hurdle": {"macondo": {"town": "x"}}},
+        r"mlp_hurdle\.macondo\.town: unknown name 'x'; known macondo\.towns",
+    ),
+    "models compared on towns of two sizes": (
+        {
+            "macondo": {"towns": {"gpt2": {"villagers_per_count": 3}}},
+            "overspecification": {"compare": ["base", "gpt2_random"]},
+        },
+        r"compare: expected towns of one size, got .* own \(20, 5\), gpt2 \(3, 5\)",
+    ),
+    "names from a folder without a path": (
+        {"macondo": {"names": {"source": "folder"}}},
+        r"macondo\.names: missing key 'path'",
     ),
     "run that is a path": ({"run": "../elsewhere"}, r"run .*'\.\./elsewhere'"),
 }

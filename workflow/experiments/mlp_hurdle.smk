@@ -2,7 +2,9 @@
 
 HURDLE = config["mlp_hurdle"]
 HURDLE_CORPUS = f"<results>/corpora/{config['corpus']}"
-HURDLE_TOKENIZER = config["macondo"]["tokenizer"]  # pretrained; null is the corpus's
+HURDLE_TOWN = f"<results>/macondo/{HURDLE['macondo']['town']}/seed{{seed}}"
+HURDLE_TOWN_SETTINGS = config["macondo"]["towns"][HURDLE["macondo"]["town"]]
+HURDLE_TOKENIZER = HURDLE_TOWN_SETTINGS["tokenizer"]  # pretrained; null is the corpus's
 HURDLE_SEEDS = config["experiment_seeds"]
 
 
@@ -22,7 +24,7 @@ rule mlp_hurdle:
 rule train_hurdle_macondo:
     """Train models with and without an MLP on Macondo's test sentences, scoring the names."""
     input:
-        macondo="<results>/macondo/seed{seed}",
+        macondo=HURDLE_TOWN,
         tokenizer=[] if HURDLE_TOKENIZER else f"{HURDLE_CORPUS}/tokenizer",
     output:
         curves=directory("<results>/mlp_hurdle/macondo/seed{seed}"),
@@ -40,7 +42,7 @@ rule train_hurdle_macondo:
             "scripts/train_hurdle_macondo.py",
             threads="fine_tune",
             mlp_hurdle=True,
-            macondo=True,
+            macondo=lambda wildcards: HURDLE_TOWN_SETTINGS,
         ),
         threads=config["threads"]["fine_tune"],
         tokenizer=HURDLE_TOKENIZER,
@@ -80,7 +82,7 @@ rule train_hurdle_text:
 rule evaluate_mlp_hurdle:
     """Curves over updates, and differences of variants within each seed, with intervals."""
     input:
-        macondo=expand("<results>/macondo/seed{seed}", seed=HURDLE_SEEDS),
+        macondo=expand(HURDLE_TOWN, seed=HURDLE_SEEDS),
         on_macondo=expand("<results>/mlp_hurdle/macondo/seed{seed}", seed=HURDLE_SEEDS),
         on_text=expand("<results>/mlp_hurdle/text/seed{seed}", seed=HURDLE_SEEDS),
     output:

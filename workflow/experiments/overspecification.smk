@@ -12,6 +12,12 @@ OVERSPECIFICATION_RUNS = expand(
 )
 
 
+def town_of_tuning(fine_tuning, seed):
+    """Return the folder of the town whose sentences a model is fine-tuned on."""
+    town = OVERSPECIFICATION["fine_tunings"][fine_tuning]["town"]
+    return f"results/{config['run']}/macondo/{town}/seed{seed}"
+
+
 rule overspecification:
     """Does an LM generalize from over-specified facts, and does kNN help?
 
@@ -29,7 +35,7 @@ rule overspecification:
 rule finetune_macondo:
     """Fine-tune a model on over-specified sentences; score the children's names as it goes."""
     input:
-        macondo="<results>/macondo/seed{seed}",
+        macondo=lambda wildcards: town_of_tuning(wildcards.fine_tuning, wildcards.seed),
         model=model_to_fine_tune,
         tokenizer=tokenizer_to_fine_tune,
     output:
@@ -91,7 +97,7 @@ rule train_macondo_mlp:
 rule evaluate_overspecification:
     """Collect the likelihoods of the children's names, with theory, intervals and paired gains."""
     input:
-        macondo=expand("<results>/macondo/seed{seed}", seed=config["experiment_seeds"]),
+        macondo=[town_of_tuning(*one.split("/seed")) for one in OVERSPECIFICATION_RUNS],
         fine_tuned=expand("<results>/overspecification/{one}", one=OVERSPECIFICATION_RUNS),
         mlp=expand("<results>/overspecification_mlp/{one}", one=OVERSPECIFICATION_RUNS),
     output:

@@ -33,6 +33,7 @@ wildcard_constraints:
     datastore="|".join(config["datastores"]),
     index="|".join(config["indexes"]),
     split="train|validation|test",
+    town="|".join(config["macondo"]["towns"]),
     fine_tuning="|".join(config["overspecification"]["fine_tunings"]),
     head="|".join(config["mlp_augmentation"]["heads"]),
     control="|".join(config["mlp_augmentation"]["controls"]),
@@ -93,9 +94,14 @@ def queries_of_datastore(wildcards):
     return f"results/{config['run']}/log_probs/{model}/seed{wildcards.seed}/{wildcards.split}"
 
 
+def town_of(wildcards):
+    """Return the settings of a town of Macondo."""
+    return config["macondo"]["towns"][wildcards.town]
+
+
 def tokenizer_of_macondo(wildcards):
     """Return the folder of the corpus's tokenizer, if the names of children depend on it."""
-    return tokenizer_of_town(config["macondo"])
+    return tokenizer_of_town(town_of(wildcards))
 
 
 def tokenizer_of_conversations(wildcards):

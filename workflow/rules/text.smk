@@ -68,19 +68,19 @@ rule tokenize_corpus:
 
 
 rule build_macondo:
-    """Write the villagers of Macondo and the over-specified and bare sentences about them."""
+    """Write a town of villagers, and the over-specified and bare sentences about them."""
     input:
         tokenizer_of_macondo,
     output:
-        macondo=directory("<results>/macondo/seed{seed}"),
+        macondo=directory("<results>/macondo/{town}/seed{seed}"),
     log:
-        "<logs>/build_macondo/seed{seed}.log",
+        "<logs>/build_macondo/{town}/seed{seed}.log",
     conda:
         CONDA
     params:
-        fingerprint=fingerprint("scripts/build_macondo.py", macondo=True),
+        fingerprint=fingerprint("scripts/build_macondo.py", macondo=town_of),
         threads=1,
-        macondo=config["macondo"],
+        macondo=town_of,
     script:
         "../../scripts/build_macondo.py"
 

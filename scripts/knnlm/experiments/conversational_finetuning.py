@@ -6,9 +6,8 @@ is trained on is a setting. The fine-tuned weights are not kept.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from transformers import PreTrainedModel
 from knnlm.lm.anatomy import context
 from knnlm.lm.chat import Chats, chat_folder, read_template, score_answers, tokenize_chats
 from knnlm.lm.finetuning import Epochs, NextToken, mean_nll, recipe_of
-from knnlm.lm.starting_point import add_lora, add_names, starting_model
+from knnlm.lm.starting_point import starting_point
 from knnlm.lm.training import STATE, train
 from knnlm.runtime.artifacts import (
     atomic_path,
@@ -31,12 +30,10 @@ from knnlm.runtime.artifacts import (
     save_json,
     write_manifest,
 )
-from knnlm.runtime.logs import LOGGER
 from knnlm.text.conversations import KIND as CONVERSATIONS
 from knnlm.text.conversations import read_conversations
 from knnlm.text.macondo import SPLITS
 from knnlm.text.macondo_chat import CHAT_TEMPLATE
-from knnlm.text.tokenizer import load_pretrained, vocabulary_size
 
 KIND = "conversational_fine_tuning"
 FACTS = "facts.json"
@@ -83,7 +80,7 @@ def finetune_conversational(
     for trained_on in SCORED:
         if (partial / trained_on / "training.parquet").is_file():
             continue
-        start = _Start.of(
+        start = _start(
             conversations,
             model,
             tokenizer,
@@ -121,61 +118,51 @@ def finetune_conversational(
     publish(partial, output)
 
 
-@dataclass(frozen=True)
-class _Start:
+class _Start(NamedTuple):
     """A model before its fine-tuning, and the conversations in its tokens."""
 
     model: PreTrainedModel
     chats: dict[str, Chats]
     facts: dict[str, Any]
 
-    @classmethod
-    def of(
-        cls,
-        conversations: Path,
-        model: Path | None,
-        tokenizer: Path | None,
-        *,
-        fine_tuning: Mapping[str, Any],
-        shape: Mapping[str, Any] | str | None,
-        seed: int,
-        cache: Path,
-    ) -> "_Start":
-        """Return the start of a fine-tuning; for the arguments see `finetune_conversational`."""
-        init = fine_tuning["init"]
-        folder = tokenizer or chat_folder(str(shape if init == "random" else init), cache=cache)
-        examples, messages = read_conversations(conversations)
-        children = examples["child"].tolist()
-        grown, end = load_pretrained(str(folder), cache=cache)
-        before = vocabulary_size(grown)
-        town = read_manifest(conversations, kind=CONVERSATIONS)["settings"]
-        if town["child_names"] == "added":
-            grown, _ = add_names(grown, children)
-        size = vocabulary_size(grown)
-        network = starting_model(
-            weights=None if init == "random" else model or init,
-            shape=shape,
-            vocabulary=size,
-            seed=seed,
-            cache=cache,
-        )
-        if fine_tuning["lora"] is not None:
-            add_lora(network, fine_tuning["lora"], new_tokens=range(before, size), seed=seed)
-        template, end_of_text = read_template(folder), grown.token_to_id(end)
-        chats = {
-            split: tokenize_chats(
-                grown, template, messages[split], children, end_of_text=end_of_text
-            )
-            for split in SPLITS
-        }
-        LOGGER.info("%s names joined a vocabulary of %s tokens", size - before, f"{before:,}")
-        facts = {
-            "conversations": len(examples),
-            "vocabulary_size": size,
-            "names_added": size - before,
-            "own_template": int(template.source != CHAT_TEMPLATE),
-        }
-        return cls(network, chats, facts)
+
+def _start(
+    conversations: Path,
+    model: Path | None,
+    tokenizer: Path | None,
+    *,
+    fine_tuning: Mapping[str, Any],
+    shape: Mapping[str, Any] | str | None,
+    seed: int,
+    cache: Path,
+) -> _Start:
+    """Return the start of a fine-tuning; for the arguments see `finetune_conversational`."""
+    init = fine_tuning["init"]
+    folder = tokenizer or chat_folder(str(shape if init == "random" else init), cache=cache)
+    examples, messages = read_conversations(conversations)
+    children = examples["child"].tolist()
+    town = read_manifest(conversations, kind=CONVERSATIONS)["settings"]
+    point = starting_point(
+        vocabulary=folder,
+        names=children if town["child_names"] == "added" else [],
+        model=model,
+        fine_tuning=fine_tuning,
+        shape=shape,
+        seed=seed,
+        cache=cache,
+    )
+    template, end = read_template(folder), point.end_of_document
+    chats = {
+        split: tokenize_chats(point.tokenizer, template, messages[split], children, end_of_text=end)
+        for split in SPLITS
+    }
+    facts = {
+        "conversations": len(examples),
+        "vocabulary_size": point.vocabulary,
+        "names_added": len(point.new_tokens),
+        "own_template": int(template.source != CHAT_TEMPLATE),
+    }
+    return _Start(point.model, chats, facts)
 
 
 def _train(

@@ -42,8 +42,8 @@ def evaluate_overspecification(
         corpus: on which models of our own were trained.
         settings: the block `overspecification` of the config.
         seeds: of towns and trainings.
-        macondo: the town of each seed.
-        fine_tuned: for each of settings["compare"], for each seed.
+        macondo: the town, for each of settings["compare"], for each seed; all of one size.
+        fine_tuned: in the same order.
         mlp: in the same order.
 
     Returns:
@@ -53,7 +53,7 @@ def evaluate_overspecification(
     Raises:
         ArtifactError: if folders do not belong together.
     """
-    folders = iter(zip(fine_tuned, mlp, strict=True))
+    folders = iter(zip(macondo, fine_tuned, mlp, strict=True))
     rows = list(_references(macondo[0], corpus=corpus))
     curves: list[Row] = []
     for name in settings["compare"]:
@@ -61,8 +61,8 @@ def evaluate_overspecification(
         # Random weights must never pass for a pretrained model.
         model = f"{name} (random weights)" if fine_tuning["init"] == "random" else name
         runs = []
-        for seed, town in zip(seeds, macondo, strict=True):
-            tuned, replaced = next(folders)
+        for seed in seeds:
+            town, tuned, replaced = next(folders)
             run = read_run(
                 fine_tuned=tuned,
                 mlp=replaced,

@@ -7,9 +7,8 @@ in the place of the datastore needs; the fine-tuned weights themselves are not k
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from transformers import PreTrainedModel
 from knnlm.experiments.overspecification_scores import read_states, score_children
 from knnlm.lm.anatomy import context, width
 from knnlm.lm.finetuning import Epochs, NextToken, Texts, mean_nll, recipe_of, tokenize
-from knnlm.lm.starting_point import add_lora, add_names, starting_model
+from knnlm.lm.starting_point import StartingPoint, starting_point
 from knnlm.lm.training import STATE, train
 from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.retrieval.mlp_replacement import activation_of
@@ -34,11 +33,9 @@ from knnlm.runtime.artifacts import (
     publish,
     write_manifest,
 )
-from knnlm.runtime.logs import LOGGER
 from knnlm.text.macondo import SPLITS
 from knnlm.text.macondo_dataset import KIND as MACONDO
 from knnlm.text.macondo_dataset import read_examples
-from knnlm.text.tokenizer import load_pretrained, vocabulary_size
 
 KIND = "macondo_fine_tuning"
 LOG_ROWS = 100  # rows of the log, about
@@ -83,15 +80,18 @@ def finetune_macondo(
         ValueError: if a model cannot be had, or a setting does not suit it.
     """
     partial = partial_folder(output, fingerprint)
-    start = _Start.of(
-        read_examples(macondo),
-        model,
-        tokenizer,
+    examples = read_examples(macondo)
+    init = fine_tuning["init"]
+    point = starting_point(
+        vocabulary=tokenizer or (shape if init == "random" else init),
+        names=examples["child"].tolist(),
+        model=model,
         fine_tuning=fine_tuning,
         shape=shape,
         seed=seed,
         cache=cache,
     )
+    start = _Start(point, _tokenized(examples, point))
     contents = _train(partial, start, fine_tuning=fine_tuning, settings=scores, seed=seed)
     if not PartialState().is_main_process:
         return
@@ -109,60 +109,33 @@ def finetune_macondo(
     publish(partial, output)
 
 
+def _tokenized(examples: pd.DataFrame, point: StartingPoint) -> dict[str, Texts]:
+    return {
+        split: tokenize(
+            point.tokenizer,
+            examples[split].tolist(),
+            examples[f"{split}_start"].tolist(),
+            end_of_document=point.end_of_document,
+        )
+        for split in SPLITS
+    }
+
+
 def evaluation_points(updates: int, *, count: int) -> list[int]:
     """Return the numbers of finished updates at which a training is scored, the last included."""
     return sorted({max(1, round(updates * (i + 1) / count)) for i in range(count)})
 
 
-@dataclass(frozen=True)
-class _Start:
+class _Start(NamedTuple):
     """A model before its fine-tuning, and the sentences in its tokens."""
 
-    model: PreTrainedModel
+    point: StartingPoint
     splits: dict[str, Texts]
-    vocabulary: int
-    added: int
 
-    @classmethod
-    def of(
-        cls,
-        examples: pd.DataFrame,
-        model: Path | None,
-        tokenizer: Path | None,
-        *,
-        fine_tuning: Mapping[str, Any],
-        shape: Mapping[str, Any] | str | None,
-        seed: int,
-        cache: Path,
-    ) -> "_Start":
-        """Return the start of a fine-tuning; for the arguments see `finetune_macondo`."""
-        init = fine_tuning["init"]
-        name = shape if init == "random" else init
-        bare, end = load_pretrained(str(tokenizer or name), cache=cache)
-        names = examples["child"].tolist()
-        grown, added = add_names(bare, names)
-        size = vocabulary_size(grown)
-        network = starting_model(
-            weights=None if init == "random" else model or init,
-            shape=shape,
-            vocabulary=size,
-            seed=seed,
-            cache=cache,
-        )
-        if fine_tuning["lora"] is not None:
-            new = range(vocabulary_size(bare), size)
-            add_lora(network, fine_tuning["lora"], new_tokens=new, seed=seed)
-        splits = {
-            split: tokenize(
-                grown,
-                examples[split].tolist(),
-                examples[f"{split}_start"].tolist(),
-                end_of_document=grown.token_to_id(end),
-            )
-            for split in SPLITS
-        }
-        LOGGER.info("%s names joined a vocabulary of %s tokens", added, f"{size - added:,}")
-        return cls(network, splits, size, added)
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model that is fine-tuned."""
+        return self.point.model
 
 
 def _train(
@@ -262,8 +235,8 @@ class _Watch:
             "best": self.best_until(self.points[-1]),
             "examples": len(train_texts),
             "entries": int(train_texts.has_next.sum()),
-            "vocabulary_size": self.start.vocabulary,
-            "names_added": self.start.added,
+            "vocabulary_size": self.start.point.vocabulary,
+            "names_added": self.start.point.names_added,
             "activation": activation_of(self.start.model),
         }
 

@@ -20,6 +20,7 @@ from knnlm.experiments.softmax_bottleneck_problem import PUBLISHED, Problem, loa
 from knnlm.experiments.softmax_bottleneck_scores import (
     Arrays,
     arrays_of,
+    publish_scores,
     read_scores,
     save_scores,
 )
@@ -29,14 +30,7 @@ from knnlm.lm.model import load_model
 from knnlm.retrieval.convex_projection import optimum, truncated_head
 from knnlm.retrieval.projection import score
 from knnlm.retrieval.tuning import Point
-from knnlm.runtime.artifacts import (
-    identity,
-    partial_folder,
-    publish,
-    read_manifest,
-    require_origin,
-    write_manifest,
-)
+from knnlm.runtime.artifacts import partial_folder, read_manifest, require_origin
 from knnlm.runtime.logs import LOGGER
 
 OPTIMA = "optima"
@@ -124,23 +118,21 @@ def project_on_heads(
         for unit in (unit for unit in missing if unit.target == target):
             head = _head(unit.head, problem, others).to(problem.targets.device)
             _solve(unit, problem, head, partial, settings)
-    write_manifest(
+    publish_scores(
         partial,
+        output,
         kind=OPTIMA,
         settings={
             **settings,
             "index": index,
             "points": {target: point._asdict() for target, point in points.items()},
         },
-        made_from={
-            "model": identity(model, kind="model"),
-            "queries": identity(queries, kind="queries"),
-            "neighbors": identity(neighbors, kind="neighbors"),
-        }
-        | {f"head of {name}": identity(folder, kind="model") for name, folder in others.items()},
         contents={"optima": [unit._asdict() for unit in units_of(settings)]},
+        model=model,
+        queries=queries,
+        neighbors=neighbors,
+        heads=others,
     )
-    publish(partial, output)
 
 
 def read_optima(folder: Path, places: NDArray[np.int64]) -> dict[Unit, Arrays]:

@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnlm.retrieval.projection import Scores
-from knnlm.runtime.artifacts import ArtifactError, atomic_path, rebuild_hint
+from knnlm.runtime.artifacts import (
+    ArtifactError,
+    atomic_path,
+    identity,
+    publish,
+    rebuild_hint,
+    write_manifest,
+)
 
 PER_QUERY = ("nll", "kl_p_f", "kl_f_p")  # of `Scores`
 
@@ -24,6 +31,42 @@ def save_scores(path: Path, places: NDArray[np.int64], arrays: Mapping[str, Any]
     """Write what one projection reached, and of which queries, atomically."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, places=places, **arrays)
+
+
+def publish_scores(
+    partial: Path,
+    output: Path,
+    *,
+    kind: str,
+    settings: Mapping[str, Any],
+    contents: Mapping[str, Any],
+    model: Path,
+    queries: Path,
+    neighbors: Path,
+    heads: Mapping[str, Path],
+) -> None:
+    """Publish a folder of projections with its manifest.
+
+    Args:
+        partial: the folder, whole but for its manifest.
+        output: the artifact.
+        kind: of the artifact.
+        settings: for the manifest.
+        contents: for the manifest.
+        model: the LM that was projected on.
+        queries: of test, scored by the LM.
+        neighbors: of these queries.
+        heads: other models whose heads were tried, by name.
+    """
+    origins = {
+        "model": identity(model, kind="model"),
+        "queries": identity(queries, kind="queries"),
+        "neighbors": identity(neighbors, kind="neighbors"),
+    }
+    for name, folder in heads.items():
+        origins[f"head of {name}"] = identity(folder, kind="model")
+    write_manifest(partial, kind=kind, settings=settings, made_from=origins, contents=contents)
+    publish(partial, output)
 
 
 def read_scores(path: Path, places: NDArray[np.int64]) -> Arrays:

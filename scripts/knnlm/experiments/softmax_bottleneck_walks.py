@@ -18,18 +18,13 @@ from knnlm.experiments.softmax_bottleneck_problem import FROM_KEY, FROM_LM, Prob
 from knnlm.experiments.softmax_bottleneck_scores import (
     Arrays,
     arrays_of,
+    publish_scores,
     read_scores,
     save_scores,
 )
 from knnlm.experiments.tuned_point import tuned_point
 from knnlm.retrieval.projection import Direction, project, score
-from knnlm.runtime.artifacts import (
-    identity,
-    partial_folder,
-    publish,
-    read_manifest,
-    write_manifest,
-)
+from knnlm.runtime.artifacts import partial_folder, read_manifest
 from knnlm.runtime.logs import LOGGER
 
 PROJECTIONS = "projections"
@@ -119,8 +114,9 @@ def project_distributions(
     for walk in walks:
         if not (partial / walk.file).is_file():
             _take(walk, problem, last_layers, partial, tile=settings["tile"])
-    write_manifest(
+    publish_scores(
         partial,
+        output,
         kind=PROJECTIONS,
         settings={
             **settings,
@@ -128,14 +124,12 @@ def project_distributions(
             "index": index,
             "point": point._asdict(),
         },
-        made_from={
-            "model": identity(model, kind="model"),
-            "queries": identity(queries, kind="queries"),
-            "neighbors": identity(neighbors, kind="neighbors"),
-        },
         contents={"walks": [walk._asdict() for walk in walks]},
+        model=model,
+        queries=queries,
+        neighbors=neighbors,
+        heads={},
     )
-    publish(partial, output)
 
 
 def read_walks(folder: Path, places: NDArray[np.int64]) -> dict[Walk, Arrays]:

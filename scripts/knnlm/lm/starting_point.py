@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from knnlm.lm.anatomy import architecture_of
 from knnlm.lm.model import ATTENTION, LanguageModel, create_model, load_model
+from knnlm.runtime.logs import LOGGER
 from knnlm.runtime.seeds import derive_seed, numpy_generator
 from knnlm.text.hub import fetch
-from knnlm.text.tokenizer import add_words
+from knnlm.text.tokenizer import add_words, load_pretrained, vocabulary_size
 
 # The embedding matrix, the projections of attention and those of the MLPs, by `model_type`:
 # Chiang et al. (2024), Appendix C.1.
@@ -29,6 +31,71 @@ _LLAMA = (
     "down_proj",
 )
 LORA_TARGETS = {"gpt2": ("wte", "c_attn", "c_proj", "c_fc"), "llama": _LLAMA, "mistral": _LLAMA}
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A model before its fine-tuning, and a tokenizer that has every name it needs.
+
+    Attributes:
+        model: with a row for each entry of the tokenizer.
+        tokenizer: of the model, with the names.
+        end_of_document: its token.
+        names_added: names that were no token before.
+        new_tokens: their ids.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    end_of_document: int
+    names_added: int
+    new_tokens: range
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of entries of the tokenizer."""
+        return self.new_tokens.stop
+
+
+def starting_point(
+    *,
+    vocabulary: Path | str,
+    names: Sequence[str],
+    model: Path | None,
+    fine_tuning: Mapping[str, Any],
+    shape: Mapping[str, Any] | str | None,
+    seed: int,
+    cache: Path,
+) -> StartingPoint:
+    """Return the model that a fine-tuning starts from, with names joined to its vocabulary.
+
+    Args:
+        vocabulary: artifact, folder or hub name of the model's tokenizer.
+        names: to be one token each after a space; none leaves the tokenizer as it is.
+        model: the artifact of one of our models, if the fine-tuning starts from it.
+        fine_tuning: an entry of overspecification.fine_tunings in the config; used: init, lora.
+        shape: of random weights: a block of `models`, or a name.
+        seed: of everything that is drawn.
+        cache: where downloads stay.
+
+    Raises:
+        ValueError: if a model cannot be had, or a setting does not suit it.
+    """
+    bare, end = load_pretrained(str(vocabulary), cache=cache)
+    tokenizer, added = add_names(bare, names)
+    new_tokens = range(vocabulary_size(bare), vocabulary_size(tokenizer))
+    init = fine_tuning["init"]
+    network = starting_model(
+        weights=None if init == "random" else model or init,
+        shape=shape,
+        vocabulary=new_tokens.stop,
+        seed=seed,
+        cache=cache,
+    )
+    if fine_tuning["lora"] is not None:
+        add_lora(network, fine_tuning["lora"], new_tokens=new_tokens, seed=seed)
+    LOGGER.info("%s names joined a vocabulary of %s tokens", added, f"{new_tokens.start:,}")
+    return StartingPoint(network, tokenizer, tokenizer.token_to_id(end), added, new_tokens)
 
 
 def starting_model(

@@ -62,6 +62,7 @@ def resolve(
     settings["run"] = settings.get("run") or f"{settings['scale']}-{settings['corpus']}"
     validate(settings, schema)
     settings["models"] = {name: _extended(name, settings["models"]) for name in settings["models"]}
+    settings["macondo"]["towns"] = _towns(settings["macondo"])
     check_names(settings)
     return settings
 
@@ -123,6 +124,12 @@ def _extended(name: str, models: Mapping[str, Any]) -> dict[str, Any]:
     return deep_merge(models[parent], model)
 
 
+def _towns(macondo: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the whole settings of each town: what they share, with what differs laid over it."""
+    shared = {key: value for key, value in macondo.items() if key != "towns"}
+    return {name: deep_merge(shared, town) for name, town in macondo["towns"].items()}
+
+
 def check_names(settings: Mapping[str, Any]) -> None:
     """Check that every name that one block gives another exists, and that sizes fit together.
 
@@ -152,6 +159,10 @@ def check_names(settings: Mapping[str, Any]) -> None:
     _projected_heads(settings, model)
     _known_in(settings, "overspecification", "compare", "fine_tunings")
     _known_in(settings, "conversational", "compare", "fine_tunings", of="overspecification")
+    for name, fine_tuning in settings["overspecification"]["fine_tunings"].items():
+        _known_town(settings, f"overspecification.fine_tunings.{name}", fine_tuning)
+    _equal_towns(settings)
+    _known_town(settings, "mlp_hurdle.macondo", settings["mlp_hurdle"]["macondo"])
     k_max = max([*experiment["grid"]["k"], experiment["published"]["k"]])
     if k_max > settings["search"]["k"]:
         raise SettingsError(
@@ -178,6 +189,30 @@ def _known_in(
                 f"{block}.{chosen}: unknown name {name!r}; known {of or block}.{names}: "
                 f"{', '.join(sorted(known))}"
             )
+
+
+def _known_town(settings: Mapping[str, Any], key: str, block: Mapping[str, Any]) -> None:
+    towns = settings["macondo"]["towns"]
+    if block["town"] not in towns:
+        raise SettingsError(
+            f"{key}.town: unknown name {block['town']!r}; known macondo.towns: "
+            f"{', '.join(sorted(towns))}"
+        )
+
+
+def _equal_towns(settings: Mapping[str, Any]) -> None:
+    """Check that models are compared on families of the same sizes, with one level of chance."""
+    experiment, towns = settings["overspecification"], settings["macondo"]["towns"]
+    chosen = [experiment["fine_tunings"][name]["town"] for name in experiment["compare"]]
+    sizes = {
+        name: (towns[name]["villagers_per_count"], towns[name]["max_children"]) for name in chosen
+    }
+    if len(set(sizes.values())) > 1:
+        raise SettingsError(
+            "overspecification.compare: expected towns of one size, got (villagers_per_count, "
+            f"max_children) of {', '.join(f'{name} {size}' for name, size in sizes.items())}; "
+            "change the sizes of macondo, or compare the models in two runs"
+        )
 
 
 def _projected_heads(settings: Mapping[str, Any], model: str) -> None:

@@ -2,72 +2,38 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from knnlm.runtime.artifacts import partial_folder, publish, read_manifest, write_manifest
+from knnlm.runtime.artifacts import read_manifest
 from knnlm.text.macondo import SPLITS
 from knnlm.text.macondo_chat import Message, write_conversations
-from knnlm.text.macondo_dataset import choose_names
+from knnlm.text.macondo_dataset import build_town
 
 KIND = "macondo_conv"
 SPACED = "Assistant: "  # what stands before an answer in the minimal template
 
 
-def build_conversations(
-    *,
-    output: Path,
-    fingerprint: str,
-    seed: int,
-    town: Mapping[str, Any],
-    tokenizer: Path | None,
-    sources: Path,
-    cache: Path,
-) -> None:
+def build_conversations(*, town: Mapping[str, Any], **place: Any) -> None:
     """Write the conversations of one seed (kind "macondo_conv"); files: `write_conversations`.
 
     Args:
-        output: the artifact.
-        fingerprint: of the rule.
-        seed: of all draws.
-        town: its block in the config: villagers, children_each, names (source and path),
-            child_names (added or existing), after_space, tokenizer.
-        tokenizer: the tokenizer artifact of the corpus, if `child_names` is existing and the
-            block names no other one; otherwise it is not read.
-        sources: the table of downloads, data/sources.csv.
-        cache: where downloads stay.
-
-    Raises:
-        ValueError: if the names do not suffice or cannot be had.
+        town: its block in the config: villagers, children_each, after_space and what every town
+            has.
+        place: the other arguments of `build_town`.
     """
-    needed = town["villagers"] * town["children_each"]
-    names, child_names, made_from = choose_names(
-        town,
-        needed=needed,
-        tokenizer=tokenizer,
-        sources=sources,
-        cache=cache,
-        before=SPACED if town["after_space"] else "",
-    )
-    partial = partial_folder(output, fingerprint)
-    write_conversations(
-        partial,
-        seed=seed,
-        n_villagers=town["villagers"],
-        children_each=town["children_each"],
-        names=names,
-        child_names=child_names,
-    )
-    write_manifest(
-        partial,
+    sizes = {"n_villagers": town["villagers"], "children_each": town["children_each"]}
+    build_town(
         kind=KIND,
-        settings=dict(town) | {"seed": seed},
-        made_from=made_from,
-        contents={"examples": needed, "eligible_child_names": len(child_names)},
+        town=town,
+        n_children=town["villagers"] * town["children_each"],
+        before=SPACED if town["after_space"] else "",
+        write=partial(write_conversations, **sizes),
+        **place,
     )
-    publish(partial, output)
 
 
 def read_conversations(folder: Path) -> tuple[pd.DataFrame, dict[str, list[list[Message]]]]:

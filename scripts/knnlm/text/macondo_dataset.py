@@ -1,6 +1,7 @@
 """Macondo as an artifact: the town of one seed, with names that suit a tokenizer."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,68 +22,83 @@ from knnlm.text.tokenizer import load_pretrained, read_tokenizer
 KIND = "macondo"
 
 
-def build_macondo(
+def build_macondo(*, macondo: Mapping[str, Any], **place: Any) -> None:
+    """Write the town of one seed as an artifact of kind "macondo"; its files: `write_macondo`.
+
+    Args:
+        macondo: a town in the config: villagers_per_count, max_children and what every town has.
+        place: the other arguments of `build_town`.
+    """
+    sizes = {key: macondo[key] for key in ("villagers_per_count", "max_children")}
+    build_town(
+        kind=KIND,
+        town=macondo,
+        n_children=count_children(**sizes),
+        before="is the parent of ",
+        write=partial(write_macondo, **sizes),
+        **place,
+    )
+
+
+def build_town(
     *,
+    kind: str,
+    town: Mapping[str, Any],
+    n_children: int,
+    before: str,
+    write: Callable[..., None],
     output: Path,
     fingerprint: str,
     seed: int,
-    macondo: Mapping[str, Any],
     tokenizer: Path | None,
     sources: Path,
     cache: Path,
 ) -> None:
-    """Write the town of one seed as an artifact of kind "macondo"; its files: `write_macondo`.
+    """Choose the names of a town and write it as an artifact.
 
     Args:
+        kind: of the artifact.
+        town: its settings in the config; used: names (source and path), child_names (added or
+            existing), tokenizer.
+        n_children: one name each.
+        before: the text before a child's name.
+        write: writes the files into a folder, given seed, names and child_names.
         output: the artifact.
         fingerprint: of the rule.
         seed: of all draws.
-        macondo: its block in the config: villagers_per_count, max_children, names (source and
-            path), child_names (added or existing), tokenizer.
         tokenizer: the tokenizer artifact of the corpus, if `child_names` is existing and the
-            block names no other one; otherwise it is not read.
+            town names no other one; otherwise it is not read.
         sources: the table of downloads, data/sources.csv.
         cache: where downloads stay.
 
     Raises:
         ValueError: if the names do not suffice or cannot be had.
     """
-    sizes = {key: macondo[key] for key in ("villagers_per_count", "max_children")}
-    needed = count_children(**sizes)
-    names, child_names, made_from = choose_names(
-        macondo, needed=needed, tokenizer=tokenizer, sources=sources, cache=cache
+    names, child_names, made_from = _choose_names(
+        town, needed=n_children, before=before, tokenizer=tokenizer, sources=sources, cache=cache
     )
-    partial = partial_folder(output, fingerprint)
-    write_macondo(partial, seed=seed, names=names, child_names=child_names, **sizes)
+    folder = partial_folder(output, fingerprint)
+    write(folder, seed=seed, names=names, child_names=child_names)
     write_manifest(
-        partial,
-        kind=KIND,
-        settings=dict(macondo) | {"seed": seed},
+        folder,
+        kind=kind,
+        settings=dict(town) | {"seed": seed},
         made_from=made_from,
-        contents={"examples": needed, "eligible_child_names": len(child_names)},
+        contents={"examples": n_children, "eligible_child_names": len(child_names)},
     )
-    publish(partial, output)
+    publish(folder, output)
 
 
-def choose_names(
+def _choose_names(
     town: Mapping[str, Any],
     *,
     needed: int,
+    before: str,
     tokenizer: Path | None,
     sources: Path,
     cache: Path,
-    before: str = "is the parent of ",
 ) -> tuple[NamePool, list[str], dict[str, str]]:
-    """Return the names of a town, those that children may have, and the identity of their origin.
-
-    Args:
-        town: names (source and path), child_names and tokenizer, as in the config.
-        needed: number of children.
-        tokenizer: as in `build_macondo`; so are the errors.
-        sources: the table of downloads.
-        cache: where downloads stay.
-        before: the text before a child's name.
-    """
+    """Return all names, those that children may have, and the identity of what tells them."""
     names = load_names(
         source=town["names"]["source"],
         folder=Path(town["names"].get("path") or cache / "names"),

@@ -6,7 +6,7 @@ default needs neither and takes the names that the package `faker` carries.
 """
 
 import csv
-import logging
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,6 @@ import pooch
 from faker.providers.person.en import Provider as EnglishPersons
 from faker.providers.person.en_US import Provider as AmericanPersons
 
-from knnlm.runtime.artifacts import sha256_file
-
 GIVEN_NAME_FILES = ("kantrowitz-male.txt", "kantrowitz-female.txt")
 SURNAME_FILE = "fivethirtyeight-surnames.csv"
 # "Dee Dee", "Jo-Ann" and "E'Lane" are left out: a name is one word, so that no name hides in
@@ -27,8 +25,6 @@ ONE_WORD = re.compile(r"[A-Z][A-Za-z]+")
 # No vocabulary holds it: if it gets one token all the same, that is the unknown one.
 NO_WORD = "Qzxvkjwq"
 DOWNLOAD_TIMEOUT = 10  # seconds until a server counts as out of reach
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,8 +117,8 @@ def download_names(folder: Path, *, sources: Path) -> None:
 
     Args:
         folder: made if it is missing.
-        sources: CSV with the columns file, url and sha256; where sha256 is empty the log says
-            which one came.
+        sources: CSV with the columns file, url, sha256 and sha256_of: "file" for the checksum of
+            the bytes, "names" for that of `name_bytes`.
 
     Raises:
         ValueError: if a server is out of reach or a checksum is not the one of the table.
@@ -132,11 +128,11 @@ def download_names(folder: Path, *, sources: Path) -> None:
     for file in (*GIVEN_NAME_FILES, SURNAME_FILE):
         if file not in rows:
             raise ValueError(f"{sources} has no row for {file}; add its url and sha256")
-        url, checksum = rows[file]["url"], rows[file]["sha256"]
+        row, url = rows[file], rows[file]["url"]
         try:
             pooch.retrieve(
                 url,
-                known_hash=f"sha256:{checksum}" if checksum else None,
+                known_hash=None,  # checked below, with words on what to do
                 fname=file,
                 path=folder,
                 downloader=pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT),
@@ -146,8 +142,28 @@ def download_names(folder: Path, *, sources: Path) -> None:
                 f"could not download {file} from {url} ({type(error).__name__}); put the file into "
                 f"{folder} by hand, or set the source of names to faker"
             ) from error
-        if not checksum:
-            log.warning("no checksum of %s is known; got %s", file, sha256_file(folder / file))
+        of_names = row["sha256_of"] == "names"
+        content = name_bytes(folder / file) if of_names else (folder / file).read_bytes()
+        checksum = hashlib.sha256(content).hexdigest()
+        if checksum != row["sha256"]:
+            raise ValueError(
+                f"expected {folder / file} from {url} to have the sha256 {row['sha256']} (of its "
+                f"{'names' if of_names else 'bytes'}), got {checksum}; remove it and try again, or "
+                "take lists that you trust: put them into a folder under the names in "
+                "data/sources.csv and set names to {source: folder, path: that folder}"
+            )
+
+
+def name_bytes(path: Path) -> bytes:
+    """Return what matters of a list of names: the distinct ones, sorted, each with a line end.
+
+    Comments, blank lines, line ends and order differ between copies of Kantrowitz's lists; the
+    towns that are drawn from them do not depend on any of that.
+
+    Raises:
+        ValueError: if the file is no list of names.
+    """
+    return "".join(f"{name}\n" for name in sorted(set(_listed_names(path)))).encode()
 
 
 def eligible_child_names(
