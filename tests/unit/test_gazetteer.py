@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from gazetteer_checks import contradictions
 
 from knnlm.text.gazetteer import compose, generate, reader, told_share, write_gazetteer
 from knnlm.text.gazetteer_articles import Article, write_article
-from knnlm.text.gazetteer_facts import Knowledge, Record, contradictions
-from knnlm.text.gazetteer_grammar import Draws, Grammar, Line, Table, read_language
+from knnlm.text.gazetteer_engine import Draws, Grammar, Line, Table, read_language
+from knnlm.text.gazetteer_world import Knowledge, Record
 from knnlm.text.gazetteer_writer import FactSpan, Style, Writer
 
 PEOPLE = 60

@@ -45,7 +45,7 @@ def import_closure(script: Path, source: Path) -> list[Path]:
 
     Returns:
         Sorted paths. A data file that lies beside a module and starts with its name
-        (gazetteer.py, gazetteer_language.json) belongs to it.
+        (gazetteer.py, gazetteer_language.yaml) belongs to it.
     """
     found: set[Path] = set()
     waiting = [script]

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knnlm.text.gazetteer_articles import Article, write_article
-from knnlm.text.gazetteer_facts import Knowledge, Record
-from knnlm.text.gazetteer_grammar import Draws, read_language
+from knnlm.text.gazetteer_engine import Draws, read_language
+from knnlm.text.gazetteer_world import Knowledge, Record
 from knnlm.text.gazetteer_writer import FactSpan, Style
 
 __all__ = ["Article", "FactSpan", "Gazetteer", "compose", "generate", "write_gazetteer"]

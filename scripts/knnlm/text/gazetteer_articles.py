@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from knnlm.text.gazetteer_facts import Knowledge, Record
-from knnlm.text.gazetteer_grammar import Draws
+from knnlm.text.gazetteer_engine import Draws
+from knnlm.text.gazetteer_world import Knowledge, Record
 from knnlm.text.gazetteer_writer import FactSpan, Style, Writer
 
 # The length of an article and its sections.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import log
 from typing import Any
 
-from knnlm.text.gazetteer_facts import Knowledge, Record
-from knnlm.text.gazetteer_grammar import Draws, Grammar, Line, Table, Template
+from knnlm.text.gazetteer_engine import Draws, Grammar, Line, Table, Template
+from knnlm.text.gazetteer_world import Knowledge, Record
 
 # The pace of an article. Chosen for the length of articles and sentences in WikiText.
 APPOSITION = 0.35  # of first mentions of a record in an article
@@ -16,10 +16,6 @@ REPEATED_WORD = 0.15  # of words of style that come back from earlier in the art
 OPENER = {"articles": 0.4, "chronicle": 0.6}  # of sentences on events
 TAIL = 0.6
 LEAD_LEFT_OUT = 0.15  # of the sentences that open an article, but the first
-FILLER = 0.35  # after an event, and at most one for two events
-SHORT_ARTICLE = 9  # events below which the events of near ones are told as well
-LONG_ARTICLE = 26  # events above which a choice is made
-GROUP_SIZE = 9  # records told of one group, such as the people born in a village
 RECENT_WORDS = 12
 
 PRONOUNS = {"he": ("he", "she"), "him": ("him", "her"), "his": ("his", "her")}

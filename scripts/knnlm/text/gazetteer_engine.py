@@ -1,19 +1,20 @@
-"""Draw words from templates, and keep the exact log-probability of every draw.
+"""The engine of the gazetteer: draw words from templates, and sum what every draw costs.
 
-The gazetteer (gazetteer.py) is written by a grammar whose words and templates stand in
-gazetteer_language.yaml. Every draw is built on ``random.Random.random()``, the one method whose
-stream Python promises to keep, so a seed gives the same text on every machine.
+The words and templates stand in gazetteer_language.yaml, whose head explains their notation. Every
+draw is built on ``random.Random.random()``, the one method whose stream Python promises to keep,
+so a seed gives the same text on every machine; its cost is its exact negative log-probability.
 """
 
 import re
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import accumulate
 from math import log
+from operator import methodcaller
 from pathlib import Path
 from random import Random
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import yaml
 
@@ -91,38 +92,17 @@ class Table(Generic[T]):
     """Options with weights: rank r weighs 1 / (r + offset)."""
 
     def __init__(self, options: Sequence[T], *, offset: float = RANK_OFFSET) -> None:
-        weights = [1.0 / (rank + offset) for rank in range(len(options))]
         self.options = options
-        self.weights = weights
-        self.cumulative = list(accumulate(weights))
-        self.nats = [log(self.cumulative[-1] / weight) for weight in weights]
-
-
-class Page(Protocol):
-    """What a template is written on."""
-
-    draws: Draws
-
-    def emit(self, text: str) -> None:
-        """Append text."""
-
-    def word(self, table: Table[str]) -> None:
-        """Append a word drawn from the table."""
-
-    def coin(self, model: Sequence["Template"]) -> None:
-        """Append a new name: a template of the model without spaces, with a capital."""
-
-    def phrase(self, name: str) -> None:
-        """Append a phrase of the given name."""
-
-    def slot(self, field: str, form: str) -> None:
-        """Append a fact of the record at hand."""
+        self.weights = [1.0 / (rank + offset) for rank in range(len(options))]
+        self.cumulative = list(accumulate(self.weights))
+        self.nats = [log(self.cumulative[-1] / weight) for weight in self.weights]
 
 
 class Template:
-    """One line of the grammar: a sequence of texts, choices, words, phrases and slots.
+    """One line of the grammar: texts, choices, words, phrases and slots, one after another.
 
-    fields holds every slot that may be written, needs those that are written in any case.
+    fields holds every slot that may be written, needs those that are written in any case. Each
+    part is a call of the method of `Line` that writes it.
     """
 
     def __init__(self, source: str, grammar: "Grammar") -> None:
@@ -134,24 +114,24 @@ class Template:
         if tokens:
             raise ValueError(f"unpaired bracket in {source!r}; see the top of {LANGUAGE.name}")
 
-    def _sequence(self, tokens: list[str], grammar: "Grammar", *, depth: int) -> list[tuple]:
-        parts: list[tuple] = []
+    def _sequence(self, tokens: list[str], grammar: "Grammar", *, depth: int) -> list[Callable]:
+        parts: list[Callable] = []
         while tokens and tokens[0] not in "]|":
             token = tokens.pop(0)
             if token == "[":
-                parts.append(("choice", self._choice(tokens, grammar, depth=depth + 1)))
+                parts.append(methodcaller("choice", self._choice(tokens, grammar, depth=depth + 1)))
             elif token[0] == "<":
                 parts.append(grammar.symbol(token[1:-1]))
             elif token[0] == "{":
                 field, _, form = token[1:-1].partition(":")
-                parts.append(("slot", field, form))
+                parts.append(methodcaller("slot", field, form))
                 if depth == 0:
                     self.needs.add(field)
             else:
-                parts.append(("text", token))
+                parts.append(methodcaller("emit", token))
         return parts
 
-    def _choice(self, tokens: list[str], grammar: "Grammar", *, depth: int) -> list[list[tuple]]:
+    def _choice(self, tokens: list[str], grammar: "Grammar", *, depth: int) -> list[list[Callable]]:
         options = [self._sequence(tokens, grammar, depth=depth)]
         while tokens[:1] == ["|"]:
             tokens.pop(0)
@@ -161,26 +141,10 @@ class Template:
         tokens.pop(0)
         return options
 
-    def write(self, page: Page) -> None:
-        """Write the template on the page, drawing what is open."""
-        _write(self._parts, page)
-
-
-def _write(parts: list[tuple], page: Page) -> None:
-    for part in parts:
-        match part[0]:
-            case "text":
-                page.emit(part[1])
-            case "words":
-                page.word(part[1])
-            case "slot":
-                page.slot(part[1], part[2])
-            case "choice":
-                _write(page.draws.pick(part[1]), page)
-            case "phrase":
-                page.phrase(part[1])
-            case "coin":
-                page.coin(part[1])
+    def write(self, line: "Line") -> None:
+        """Write the template on a line, drawing what is open."""
+        for part in self._parts:
+            part(line)
 
 
 class Grammar:
@@ -190,20 +154,20 @@ class Grammar:
         registers = {"articles": {}, **language["registers"]}
         if register not in registers:
             raise ValueError(f"unknown register {register!r}; known are {', '.join(registers)}")
-        self._words = {name: Table(_words(text)) for name, text in language["words"].items()}
+        self.words = {name: Table(_words(text)) for name, text in language["words"].items()}
         self._lines = {**language["phrases"], **registers[register]}
         self._coined: dict[str, list[Template]] = {name: [] for name in language["coined"]}
         for name, lines in language["coined"].items():
             self._coined[name].extend(self.templates(lines))
         self.phrases = {name: self.templates(lines) for name, lines in self._lines.items()}
 
-    def symbol(self, name: str) -> tuple:
-        """Return what <name> stands for."""
-        if name in self._words:
-            return ("words", self._words[name])
+    def symbol(self, name: str) -> Callable[["Line"], None]:
+        """Return what writes <name> on a line."""
+        if name in self.words:
+            return methodcaller("word", self.words[name])
         if name in self._coined:
-            return ("coin", self._coined[name])
-        return ("phrase", name)
+            return methodcaller("coin", self._coined[name])
+        return methodcaller("phrase", name)
 
     def fields(self, source: str) -> frozenset[str]:
         """Return the fields of the record that a template uses, its phrases included."""
@@ -216,13 +180,9 @@ class Grammar:
         """Compile one template a line."""
         return [Template(line, self) for line in lines.strip().split("\n")]
 
-    def words(self, name: str) -> Table[str]:
-        """Return the word list of that name."""
-        return self._words[name]
-
 
 class Line:
-    """A page for one piece of text without facts, such as a name or a book's title."""
+    """What templates are written on: here a piece without facts, such as a book's title."""
 
     def __init__(self, grammar: Grammar, draws: Draws) -> None:
         self.grammar = grammar
@@ -242,13 +202,17 @@ class Line:
             self.parts[-1] = self.parts[-1][:-1] + "n "
             self.length += 1
         if self.capital and (letter := _LETTER.search(text)):
-            text = (
-                text[: letter.start()] + text[letter.start() :][:1].upper() + text[letter.end() :]
-            )
+            at = letter.start()
+            text = text[:at] + text[at].upper() + text[at + 1 :]
             self.capital = False
         self.parts.append(text)
         self.length += len(text)
-        self.tail = text[-3:] if len(text) >= 3 else (self.tail + text)[-3:]
+        self.tail = (self.tail + text)[-3:]
+
+    def choice(self, options: Sequence[Sequence[Callable[["Line"], None]]]) -> None:
+        """Append one of the alternatives."""
+        for part in self.draws.pick(options):
+            part(self)
 
     def word(self, table: Table[str]) -> None:
         """Append a word drawn from the table."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import log
 from typing import Any
 
-from knnlm.text.gazetteer_grammar import Draws, Grammar, Line, Table
+from knnlm.text.gazetteer_engine import Draws, Grammar, Line, Table
 
 FIRST_YEAR = 1640  # year 0 of era 0; the last people die in 1982 at the latest
 ERA_YEARS = 12
@@ -20,7 +20,6 @@ MAX_ERAS = 22
 GENERATION = 3  # eras between parent and child: 36 years
 EVENTS_PER_PERSON = 4
 MARRIED = 0.6  # share of men who marry
-ADULT_AGE = 18
 
 Value = Any  # a Record, an int or a str
 
@@ -112,10 +111,10 @@ class Knowledge:
                 first, last = (int(option) for option in options)
                 return f"{first + draws.below(last - first):,}".replace(",", " @,@ ")
             case "words":
-                words = self._grammar.words(options[0])
+                words = self._grammar.words[options[0]]
                 return words.options[draws.rank(words)]
             case "list":
-                return self._grammar.words(options[0]).options[int(record.id.split("-")[-1])]
+                return self._grammar.words[options[0]].options[int(record.id.split("-")[-1])]
             case "phrase":
                 return self._text(options[0])
             case "given":
@@ -127,11 +126,7 @@ class Knowledge:
 
     def _text(self, phrase: str) -> str:
         line = Line(self._grammar, self._draws)
-        kind, symbol = self._grammar.symbol(phrase)
-        if kind == "coin":
-            line.coin(symbol)
-        else:
-            line.phrase(symbol)
+        self._grammar.symbol(phrase)(line)
         return line.text()
 
     def base_year(self, record: Record) -> int:
@@ -256,41 +251,3 @@ class Knowledge:
                     facts.extend(self.shows(value, naming))
             self._shown[key] = tuple(facts)
         return self._shown[key]
-
-
-def contradictions(knowledge: Knowledge) -> list[str]:
-    """Name every pair of facts that cannot both be true; none is expected."""
-    found = []
-    for person in knowledge.records["person"]:
-        values = person.values
-        if not values["birth_year"] + ADULT_AGE < values["death_year"]:
-            found.append(f"{person.id} dies before being adult")
-        if "father" in values:
-            found += _against_life(values["father"], values["birth_year"], f"birth of {person.id}")
-    for record in (*knowledge.records["event"], *knowledge.records["house"]):
-        year = record.year
-        for name, value in record.values.items():
-            if not isinstance(value, Record):
-                continue
-            if value.kind == "person":
-                found += _against_life(value, year, f"{record.kind} {record.id} ({name})")
-            if value.kind == "house" and value.year > year:
-                found.append(f"{record.id} of {year} is before {value.id} of {value.year}")
-        if record.kind == "marriage":
-            for child, name in record.values["owner"].links:
-                if name == "father" and child.year <= year:
-                    found.append(f"{child.id} is born before {record.id}")
-    for war in knowledge.records["war"]:
-        start, end = war.values["start"], war.values["end"]
-        if not start < end:
-            found.append(f"{war.id} ends before it starts")
-        for event, name in war.links:
-            found += _against_life(event.values["owner"], start, f"{name} of {event.id}")
-            found += _against_life(event.values["owner"], end, f"{name} of {event.id}")
-    return found
-
-
-def _against_life(person: Record, year: int, what: str) -> list[str]:
-    first = person.values["birth_year"] + ADULT_AGE
-    last = person.values["death_year"]
-    return [] if first <= year <= last else [f"{what} in {year} is outside {first} to {last}"]
