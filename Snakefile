@@ -52,5 +52,9 @@ rule all:
     localrule: True
 
 
+onstart:
+    require_scheduler(workflow.executor_plugin.name)
+
+
 onsuccess:
     print(f"Tables: results/{config['run']}/tables  Figures: results/{config['run']}/figures")

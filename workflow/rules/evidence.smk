@@ -27,6 +27,7 @@ rule settings:
         settings="<results>/tables/settings.json",
     log:
         "<logs>/settings.log",
+    localrule: True
     conda:
         CONDA
     params:
@@ -45,6 +46,7 @@ rule cost:
         cost="<results>/tables/cost.csv",
     log:
         "<logs>/cost.log",
+    localrule: True
     conda:
         CONDA
     params:
