@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 
 from knnlm.lm.pretraining import train_language_model
 from knnlm.runtime.job import begin
+from knnlm.runtime.launch import share
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
+    share(snakemake.resources)
     trunk = snakemake.input.get("trunk")
     train_language_model(
         output=Path(snakemake.output.model),

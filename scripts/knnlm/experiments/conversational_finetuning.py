@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from accelerate import PartialState
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from transformers import PreTrainedModel
@@ -19,6 +18,7 @@ from transformers import PreTrainedModel
 from knnlm.lm.anatomy import context
 from knnlm.lm.chat import Chats, chat_folder, read_template, score_answers, tokenize_chats
 from knnlm.lm.finetuning import Epochs, NextToken, mean_nll, recipe_of
+from knnlm.lm.machine import this_process
 from knnlm.lm.starting_point import starting_point
 from knnlm.lm.training import STATE, train
 from knnlm.runtime.artifacts import (
@@ -99,7 +99,7 @@ def finetune_conversational(
             answers_only=answers_only,
             seed=seed,
         )
-    if not PartialState().is_main_process:
+    if not this_process().is_main_process:
         return
     made_from = {"conversations": identity(conversations, kind=CONVERSATIONS)}
     if model is not None:
@@ -206,7 +206,7 @@ def _train(
         evaluate_at=range(0, updates + 1, batches.per_epoch),
         tokens_per_update=int(texts.lengths.mean() * fine_tuning["batch_size"]),
     )
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         (folder / STATE).unlink(missing_ok=True)
         with atomic_path(folder / "training.parquet") as temporary:
             pd.DataFrame(rows).to_parquet(temporary, index=False)

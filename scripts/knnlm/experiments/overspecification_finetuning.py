@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import PartialState
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel
 from knnlm.experiments.overspecification_scores import read_states, score_children
 from knnlm.lm.anatomy import context, width
 from knnlm.lm.finetuning import Epochs, NextToken, Texts, mean_nll, recipe_of, tokenize
+from knnlm.lm.machine import this_process
 from knnlm.lm.starting_point import StartingPoint, starting_point
 from knnlm.lm.training import STATE, train
 from knnlm.retrieval.interpolation import mix_log_probs
@@ -93,7 +93,7 @@ def finetune_macondo(
     )
     start = _Start(point, _tokenized(examples, point))
     contents = _train(partial, start, fine_tuning=fine_tuning, settings=scores, seed=seed)
-    if not PartialState().is_main_process:
+    if not this_process().is_main_process:
         return
     (partial / STATE).unlink(missing_ok=True)
     made_from = {"macondo": identity(macondo, kind=MACONDO)}

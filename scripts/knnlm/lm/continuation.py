@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -29,6 +28,7 @@ from knnlm.lm.anatomy import (
     context,
     final_norm,
 )
+from knnlm.lm.machine import this_process
 from knnlm.lm.model import load_model, save_model
 from knnlm.lm.pretraining import next_token_loss, read
 from knnlm.lm.training import STATE, Recipe, train
@@ -135,7 +135,7 @@ def continue_training(
         settings=settings,
         partial=partial,
     )
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         _save(partial, network.cpu(), rows, model=model)
         write_manifest(
             partial,

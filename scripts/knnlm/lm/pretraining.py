@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from knnlm.lm.machine import this_process
 from knnlm.lm.model import create_model, save_model
 from knnlm.lm.schedule import can_continue, tokens_per_update, trunk_step, updates
 from knnlm.lm.training import STATE, Recipe, train
@@ -74,7 +74,7 @@ def train_language_model(
     partial = partial_folder(output, fingerprint)
     if not (partial / LOG).is_file():  # the log is written last
         _train(partial, tokens=tokens, tokenizer=tokenizer, model=model, seed=seed, start=start)
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         (partial / STATE).unlink(missing_ok=True)
         contents = {"updates": updates(model), "tokens": updates(model) * tokens_per_update(model)}
         write_manifest(
@@ -139,7 +139,7 @@ def _train(
         start=start,
         tokens_per_update=tokens_per_update(model),
     )
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         _save(
             partial, network, rows, tokenizer=tokenizer, tokens_an_update=tokens_per_update(model)
         )

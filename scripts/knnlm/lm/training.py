@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from knnlm.lm.machine import this_process
 from knnlm.lm.schedule import learning_rate
 from knnlm.lm.state import Log, load_state, save_state, trained
-from knnlm.runtime.logs import Progress
+from knnlm.runtime.logs import LOGGER, Progress
 from knnlm.runtime.seeds import derive_seed
 
 STATE = "state.safetensors"
@@ -157,7 +158,7 @@ def create_accelerator(precision: str, accumulation: int) -> Accelerator:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision}; expected {', '.join(PRECISIONS)}")
-    machine = PartialState()
+    machine = this_process()
     if precision != "fp32" and machine.device.type != "cuda":
         raise ValueError(
             f"precision {precision} needs a GPU: on a CPU it is about 20 times slower than "
@@ -168,6 +169,9 @@ def create_accelerator(precision: str, accumulation: int) -> Accelerator:
             f"expected an accumulation that {machine.num_processes} processes can share evenly, "
             f"got {accumulation}; change accumulation in config.yaml or the number of processes"
         )
+    if machine.num_processes > 1:
+        n = machine.num_processes
+        LOGGER.info("%d processes share the %d forward passes of each update", n, accumulation)
     return Accelerator(mixed_precision=PRECISIONS[precision])
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from knnlm.lm.anatomy import head_weight
+from knnlm.lm.machine import this_process
 from knnlm.lm.model import load_model
 from knnlm.lm.state import trained
 from knnlm.lm.training import STATE
@@ -71,7 +71,7 @@ def train_replacement(
     partial = partial_folder(output, fingerprint)
     pairs = ShuffledPairs(store.shards, buffer_mib=settings["buffer_mib"], seed=seed)
     rows = train_on(module, pairs, settings=settings, seed=seed, partial=partial)
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         _save(partial, module, rows)
         (partial / STATE).unlink(missing_ok=True)
         updates = int(rows[-1]["step"])

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from knnlm.runtime.launch import is_launched
+
 LOGGER = logging.getLogger("macondo")
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -14,11 +16,13 @@ def log_to(path: str | Path) -> None:
     """Send stdout, stderr and the log to a file; show progress on the terminal, if there is one.
 
     The file descriptors themselves are redirected, so that messages of C++ libraries and
-    tracebacks land in the file as well.
+    tracebacks land in the file as well. Of several processes the first empties the file and
+    shows progress; all of them append to it.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     terminal = os.fdopen(os.dup(2), "w") if os.isatty(2) else None
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    empty = 0 if is_launched() else os.O_TRUNC
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | empty, 0o644)
     for descriptor in (1, 2):
         os.dup2(file, descriptor)
     os.close(file)
@@ -28,7 +32,7 @@ def log_to(path: str | Path) -> None:
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     LOGGER.handlers = handlers
-    LOGGER.setLevel(logging.INFO)
+    LOGGER.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
     LOGGER.propagate = False
 
 
