@@ -6,6 +6,7 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/machine.smk"
 
 
 pathvars:
@@ -50,10 +51,6 @@ rule all:
         rules.settings.output,
         rules.cost.output,
     localrule: True
-
-
-onstart:
-    require_scheduler(workflow.executor_plugin.name)
 
 
 onsuccess:

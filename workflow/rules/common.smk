@@ -1,7 +1,6 @@
 # Settings and small functions for the rules: scale and command line merged, checked before any
 # job starts. No rules.
 
-import shutil
 from pathlib import Path
 
 import yaml
@@ -59,15 +58,6 @@ def fingerprint(script, *, threads=None, **used):
         return fingerprint_of(ROOT, script, chosen)
 
     return of
-
-
-def require_scheduler(executor):
-    """Stop before the first job if it could not be submitted; Snakemake would hang or guess."""
-    if executor == "slurm" and not shutil.which("sbatch"):
-        raise WorkflowError(
-            "executor slurm needs sbatch, but there is none on PATH; log in to a machine of the "
-            "cluster, load its SLURM module, or run without --profile profiles/slurm"
-        )
 
 
 def files_of_corpus(wildcards):
