@@ -28,14 +28,9 @@ include: "workflow/rules/hosted.smk"
 
 
 rule experiments:
-    """Every table and figure of every experiment."""
+    """Every table and figure of the experiments that the settings name."""
     input:
-        rules.knn_perplexity.input,
-        rules.softmax_bottleneck.input,
-        rules.overspecification.input,
-        rules.mlp_augmentation.input,
-        rules.mlp_hurdle.input,
-        rules.conversational.input,
+        [getattr(rules, name).input for name in config["experiments"]],
     localrule: True
 
 
@@ -43,15 +38,17 @@ include: "workflow/rules/evidence.smk"
 
 
 rule all:
-    """The experiments, what they cost and where they ran."""
+    """The experiments, what they cost, where they ran, and the report on them."""
     default_target: True
     input:
         rules.experiments.input,
         rules.environment.output,
         rules.settings.output,
         rules.cost.output,
+        rules.report.output,
     localrule: True
 
 
 onsuccess:
     print(f"Tables: results/{config['run']}/tables  Figures: results/{config['run']}/figures")
+    print(f"Report: results/{config['run']}/report/index.html")

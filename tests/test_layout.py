@@ -126,7 +126,8 @@ def test_an_experiment_has_every_part(experiment):
     assert experiment in yaml.safe_load((ROOT / "config.yaml").read_text())
     assert experiment in schema["properties"]
     assert f"workflow/experiments/{experiment}.smk" in readme
-    assert f"rules.{experiment}.input" in (ROOT / "Snakefile").read_text()
+    assert experiment in yaml.safe_load((ROOT / "config.yaml").read_text())["experiments"]
+    assert experiment in schema["properties"]["experiments"]["items"]["enum"]
 
 
 def test_every_setting_has_a_meaning():

@@ -1,4 +1,15 @@
-# What a reader needs to trust a number: where it was computed, and what it cost.
+# What a reader needs to trust a number: where it was computed, what it cost, and the report.
+
+KNOWN_EXPERIMENTS = sorted(path.stem for path in (ROOT / "workflow/experiments").glob("*.smk"))
+SWITCHED_OFF = [name for name in KNOWN_EXPERIMENTS if name not in config["experiments"]]
+REPORTED = {
+    "questions": {
+        name: workflow.get_rule(name).docstring for name in [*config["experiments"], *SWITCHED_OFF]
+    },
+    "captions": {
+        name: (ROOT / f"workflow/report/{name}.rst").read_text() for name in KNOWN_EXPERIMENTS
+    },
+}
 
 
 rule environment:
@@ -55,3 +66,33 @@ rule cost:
         benchmarks=f"results/{config['run']}/benchmarks",
     script:
         "../../scripts/collect_costs.py"
+
+
+rule report:
+    """Write the page that says what holds, from what and at what cost, and copy the tables to it."""
+    input:
+        rules.experiments.input,
+        rules.environment.output,
+        rules.settings.output,
+        rules.cost.output,
+    output:
+        report="<results>/report/index.html",
+        tables=directory("<results>/report/tables"),
+    log:
+        "<logs>/report.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint(
+            "scripts/write_report.py",
+            reported=lambda wildcards: REPORTED,
+            experiments=True,
+            report=True,
+        ),
+        threads=1,
+        questions=lambda wildcards: REPORTED["questions"],
+        captions=lambda wildcards: REPORTED["captions"],
+        switched_off=SWITCHED_OFF,
+        settings=config["report"],
+    script:
+        "../../scripts/write_report.py"

@@ -8,7 +8,7 @@ HOSTED_TOWNS = expand("<results>/macondo_conv/seed{seed}", seed=config["experime
 rule conversational_hosted:
     """Does a hosted chat model generalize from over-specified questions? Costs money.
 
-    Exhibit: Chiang et al. (2024), Figure 2.
+    Exhibits: Chiang et al. (2024), Figure 2.
     """
     input:
         "<results>/tables/conversational_hosted.csv",

@@ -1,0 +1,311 @@
+"""The report: what it says of a run, and that nothing in it stops it but a broken caption."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from knnlm.evidence.report import write_report
+from knnlm.evidence.report_captions import caption_html, first_sentence, inline_svg
+from knnlm.evidence.report_checks import check_artifacts
+from knnlm.evidence.report_costs import costs_by_rule, disk_by_kind, find_manifests
+from knnlm.evidence.report_tables import estimate, headline_rows, number, read_claims
+from knnlm.evidence.tables import tidy, write_table
+from knnlm.runtime.artifacts import write_manifest
+from knnlm.runtime.settings import resolve
+
+SETTINGS = {
+    "run": "trial",
+    "scale": "cpu",
+    "corpus": "gazetteer",
+    "lm_seeds": [0],
+    "experiment_seeds": [0, 1],
+    "threads": {"train": 1},
+    "first": {"k": 8},
+    "second": {},
+}
+ENVIRONMENT = {
+    "python": "3.11.7",
+    "platform": "Linux x86_64",
+    "packages": {"numpy": "2.4.6", "torch": None},
+    "git": {"commit": "0123456789abcdef", "dirty": False},
+    "cpu": {"name": "a processor", "cores": 2},
+    "gpus": [],
+    "config_sha256": "f" * 64,
+}
+CLAIM = {
+    "id": "knn_helps",
+    "paper": "Chiang 2024",
+    "exhibit": "Table 1",
+    "claim": "kNN-LM is <better> than its LM.",
+    "relation": "knn_lm below lm",
+    "theirs": "-7.5",
+    "ours": "-42.0213",
+    "ci_low": "-44.2",
+    "ci_high": "-39.98",
+    "n": "51",
+    "unit": "%",
+    "margin": "0",
+    "margin_source": "the paper",
+    "verdict": "holds",
+    "reason": "",
+    "stricter_than": "",
+}
+SVG = (
+    '<?xml version="1.0"?>\n<svg xmlns:xlink="http://www.w3.org/1999/xlink" width="504pt" '
+    'height="187.2pt" viewBox="0 0 504 187.2" xmlns="http://www.w3.org/2000/svg">'
+    "<metadata>made by</metadata>"
+    '<defs><path id="D-41"/><clipPath id="p1"/></defs>'
+    '<g clip-path="url(#p1)"><use xlink:href="#D-41"/></g></svg>'
+)
+QUESTIONS = {
+    "first": "Does it help?\n\n    Exhibits: Chiang et al. (2024), Table 1.\n    ",
+    "second": "Does it learn?\n\n    Exhibits: Chiang et al. (2024), Figures 1 and 2.\n    ",
+}
+CAPTIONS = {
+    "first": 'Perplexity for k = {{ snakemake.config["first"]["k"] }}. More in *words*.',
+    "second": "A curve. No more.",
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of two experiments, of which the second was not finished."""
+    run = tmp_path / "results" / "trial"
+    for folder in ("tables", "figures", "logs/train"):
+        (run / folder).mkdir(parents=True)
+    row = {"experiment": "first", "corpus": "gazetteer", "method": "lm", "split": "test"}
+    row |= {"metric": "perplexity_per_token", "unit": "perplexity", "n": 9}
+    write_table(
+        run / "tables/first.csv",
+        tidy([{**row, "value": 24.137, "ci_low": 22.27, "ci_high": 26.23}]),
+    )
+    (run / "figures/first.svg").write_text(SVG)
+    pd.DataFrame([CLAIM]).to_csv(run / "tables/claims.csv", index=False)
+    (run / "tables/cost.csv").write_text(
+        "rule,wildcards,seconds,max_rss_mb,cpu_seconds\ntrain,a,60.00,512.00,55.00\n"
+        "train,b,30.50,600.00,29.00\nquick,,0.30,,\n"
+    )
+    (run / "logs/train/a.log").write_text(
+        "12:00:00 training: 50 of 100 tokens (50 %), 9 tokens/s, 00:00:05 left\n"
+        "12:00:05 training: 100 of 100 tokens (100 %), 1,250 tokens/s, 00:00:00 left\n"
+    )
+    (run / "tables/settings.json").write_text(json.dumps(SETTINGS))
+    (run / "tables/environment.json").write_text(json.dumps(ENVIRONMENT))
+    artifact = run / "models/base"
+    artifact.mkdir(parents=True)
+    (artifact / "weights.bin").write_bytes(bytes(2048))
+    write_manifest(artifact, kind="model", settings={}, made_from={}, contents={})
+    return run
+
+
+def page_of(run: Path, **changed) -> str:
+    arguments = {
+        "output": run / "report/index.html",
+        "run": run,
+        "questions": QUESTIONS,
+        "captions": CAPTIONS,
+        "switched_off": [],
+        "checksum_gib": 1.0,
+    }
+    write_report(**arguments | changed)
+    return (run / "report/index.html").read_text()
+
+
+class Links(HTMLParser):
+    """The ids of a page and where its links lead."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if tag == "a" else []
+
+
+def test_the_page_says_claim_number_interval_and_verdict(run):
+    page = page_of(run)
+
+    assert "kNN-LM is &lt;better&gt; than its LM." in page
+    assert '<span class="value">-42.0</span> <span class="interval">[-44.2, -40.0]</span>' in page
+    assert "</span> holds</span>" in page
+    assert page.index('id="verdict"') < page.index('id="experiments"')
+
+
+def test_every_link_leads_to_a_file_beside_the_page_or_an_id_on_it(run):
+    page = Links(page_of(run))
+
+    assert len(page.ids) == len(set(page.ids))
+    assert any(link.startswith("tables/") for link in page.links)
+    for link in page.links:
+        if link.startswith("#"):
+            assert link[1:] in page.ids
+        else:
+            assert (run / "report" / link).is_file()
+
+
+def test_what_is_missing_or_broken_is_named_and_the_rest_is_shown(run):
+    (run / "tables/second.csv").write_text("not,a,tidy,table\n1,2,3,4\n")
+
+    page = page_of(run)
+
+    assert "tables/second.csv cannot be read" in page
+    assert "figures/second.svg is missing" in page
+    assert "tables/comparison.csv is missing" in page
+    assert "24.1" in page
+
+
+def test_an_experiment_that_was_switched_off_is_named_with_its_question(run):
+    page = page_of(run, switched_off=["second"])
+
+    assert "<code>second</code> (Does it learn?): the settings of this run leave it out" in page
+    assert 'id="second"' not in page
+
+
+def test_the_page_needs_no_network(run):
+    page = page_of(run)
+
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', page)
+    assert "@import" not in page
+    assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?!data:)", page)
+
+
+def test_an_altered_artifact_is_named_and_a_budget_of_nothing_sees_only_sizes(run):
+    (run / "models/base/weights.bin").write_bytes(bytes(2047) + b"x")
+    manifests = find_manifests(run)
+
+    read = check_artifacts(manifests, budget=1 << 20)
+    sized = check_artifacts(manifests, budget=0)
+
+    assert (read.artifacts, read.by_checksum, read.files, read.bytes) == (1, 1, 1, 2048)
+    assert "weights.bin" in read.problems[0]
+    assert (sized.by_checksum, sized.problems) == (0, [])
+    assert "weights.bin" in page_of(run)
+
+
+def test_units_in_progress_and_parts_of_an_artifact_are_not_artifacts(run):
+    for name in ("partial/models/base/abc", "models/base/shard-00000"):
+        (run / name).mkdir(parents=True)
+        write_manifest(run / name, kind="model", settings={}, made_from={}, contents={})
+
+    assert find_manifests(run) == [run / "models/base/manifest.json"]
+    assert disk_by_kind(find_manifests(run)) == [("model", 1, 2048)]
+
+
+def test_costs_are_summed_over_the_jobs_of_a_rule_and_speed_is_that_of_the_finished_job(run):
+    train, quick = costs_by_rule(run / "tables/cost.csv", run / "logs")
+
+    assert (train["rule"], train["jobs"], train["seconds"], train["max_rss_mb"]) == (
+        "train",
+        2,
+        90.5,
+        600.0,
+    )
+    assert train["speeds"] == [("tokens", 1250.0)]
+    assert (quick["rule"], quick["speeds"]) == ("quick", [])
+
+
+def test_ids_of_two_figures_never_clash_and_references_follow_them():
+    one, two = (inline_svg(SVG, name=name, label='a "label"') for name in ("one", "two"))
+
+    ids = re.findall(r'id="([^"]+)"', one)
+    assert ids == ["one-D-41", "one-p1"]
+    assert not set(ids) & set(re.findall(r'id="([^"]+)"', two))
+    assert 'href="#one-D-41"' in one
+    assert "url(#one-p1)" in one
+    assert 'aria-label="a &quot;label&quot;"' in one
+    assert "metadata" not in one
+    assert "<?xml" not in one
+
+
+def test_a_file_that_is_no_svg_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match=r"figures/one\.svg"):
+        inline_svg("<html></html>", name="one", label="")
+
+
+def test_a_caption_shows_the_settings_of_the_run():
+    shown = caption_html(CAPTIONS["first"], name="first", settings=SETTINGS)
+
+    assert "k = 8" in shown
+    assert "<em>words</em>" in shown
+    assert first_sentence(shown) == "Perplexity for k = 8."
+
+
+@pytest.mark.parametrize(
+    "source",
+    ['{{ snakemake.config["absent"] }}', "*never closed", "{{ snakemake.config["],
+    ids=["unknown setting", "bad markup", "bad template"],
+)
+def test_a_broken_caption_stops_the_report_with_its_name(source):
+    with pytest.raises(ValueError, match=r"workflow/report/first\.rst"):
+        caption_html(source, name="first", settings=SETTINGS)
+
+
+def test_every_caption_of_the_project_renders_at_the_settings_of_the_default_scale():
+    root = Path(__file__).parents[2]
+    schema = yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text())
+    config = yaml.safe_load((root / "config.yaml").read_text())
+    settings = resolve(config, {}, schema)
+
+    for path in sorted((root / "workflow/report").glob("*.rst")):
+        text = caption_html(path.read_text(), name=path.stem, settings=settings)
+        assert len(first_sentence(text)) > 20
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (8000.0, "8,000"),
+        (0.0761234, "0.07612"),
+        (12345.6, "12,346"),
+        (1e-7, "1.00e-07"),
+        (float("nan"), ""),
+        (None, ""),
+        ("", ""),
+        ("arXiv", "arXiv"),
+    ],
+)
+def test_a_number_has_four_digits(value, expected):
+    assert number(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("numbers", "ours", "interval"),
+    [
+        ((-42.0213, -44.2, -39.98), "-42.0", "[-44.2, -40.0]"),
+        ((0.0317, -0.0204, 0.0911), "0.03", "[-0.02, 0.09]"),
+        ((1234.5, 1000.0, 1500.0), "1,234", "[1,000, 1,500]"),
+        ((24.0, float("nan"), float("nan")), "24", ""),
+        (("24.5", "", ""), "24.5", ""),
+        ((0.5, 0.5, 0.5), "0.500", "[0.500, 0.500]"),
+    ],
+)
+def test_an_estimate_has_two_digits_of_its_interval(numbers, ours, interval):
+    assert estimate(*numbers) == {"ours": ours, "interval": interval}
+
+
+def test_headline_rows_are_means_over_seeds_where_there_are_several(tmp_path):
+    row = {"experiment": "other", "metric": "loss", "unit": "nats", "n": 1, "model": "a_b"}
+    row |= {"ci_low": 0.0, "ci_high": 2.0}
+    rows = [row | {"seed": seed, "value": value} for seed, value in ((0, 0.5), (1, 1.5))]
+    write_table(tmp_path / "other.csv", tidy([*rows, row | {"seed": "all", "value": 1.0}]))
+
+    shown = headline_rows(tmp_path / "other.csv", experiment="other")
+
+    assert [(line.value, line.metric) for line in shown] == [("1.0", "loss")]
+    assert shown[0].what.startswith("a b")
+
+
+def test_an_unknown_verdict_is_an_error_that_names_the_claim(tmp_path):
+    pd.DataFrame([CLAIM | {"verdict": "maybe"}]).to_csv(tmp_path / "claims.csv", index=False)
+
+    with pytest.raises(ValueError, match="knn_helps"):
+        read_claims(tmp_path / "claims.csv")
