@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.evidence.tables import write_table
+from knnlm.evidence.tables import write_table, write_texts
 from knnlm.experiments.conversational import evaluate_conversational
 from knnlm.runtime.job import begin
 
@@ -21,4 +21,4 @@ if __name__ == "__main__":
     )
     write_table(Path(snakemake.output.table), table)
     write_table(Path(snakemake.output.curves), curves)
-    examples.to_csv(snakemake.output.examples, index=False, lineterminator="\n")
+    write_texts(Path(snakemake.output.examples), examples)

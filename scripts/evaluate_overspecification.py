@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.evidence.tables import write_table
+from knnlm.evidence.tables import write_table, write_texts
 from knnlm.experiments.overspecification import evaluate_overspecification
 from knnlm.runtime.job import begin
 
@@ -22,4 +22,4 @@ if __name__ == "__main__":
     )
     write_table(Path(snakemake.output.table), table)
     write_table(Path(snakemake.output.curves), curves)
-    sentences.to_csv(snakemake.output.examples, index=False, lineterminator="\n")
+    write_texts(Path(snakemake.output.examples), sentences)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from knnlm.evidence.tables import write_texts
 from knnlm.experiments.conversational_hosted import plan_hosted
 from knnlm.runtime.job import begin
 
@@ -17,4 +18,4 @@ if __name__ == "__main__":
         settings=snakemake.params.settings,
         cache=Path("data/downloads"),
     )
-    plan.to_csv(snakemake.output.plan, index=False, lineterminator="\n")
+    write_texts(Path(snakemake.output.plan), plan)

@@ -6,6 +6,7 @@ import pytest
 
 from knnlm.runtime import artifacts
 from knnlm.runtime.artifacts import ArtifactError
+from knnlm.runtime.full_disk import DiskFullError
 
 
 def make_artifact(folder, kind="datastore", made_from=None):
@@ -117,7 +118,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path):
 def test_a_full_disk_is_reported_with_the_file_and_the_remedy(tmp_path):
     full = OSError(errno.ENOSPC, "no space left on device")
 
-    with pytest.raises(ArtifactError, match=r"disk is full while writing .*keys\.npy; free"):
+    with pytest.raises(DiskFullError, match=r"disk is full while writing .*keys\.npy; free"):
         fail_halfway(tmp_path / "keys.npy", full)
 
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 import knnlm.lm.training
-from knnlm.lm.training import STATE, Recipe, create_optimizer, train
+from knnlm.lm.optimizer import create_optimizer
+from knnlm.lm.training import STATE, Recipe, train
 from knnlm.runtime.artifacts import ArtifactError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

@@ -63,6 +63,12 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 
+def write_texts(path: Path, table: pd.DataFrame) -> None:
+    """Write a table that is not of measurements, such as one of sentences, as CSV, atomically."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a tidy table back; columns behind the standard ones are coordinates.
 

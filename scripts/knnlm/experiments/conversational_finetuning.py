@@ -207,9 +207,9 @@ def _train(
         tokens_per_update=int(texts.lengths.mean() * fine_tuning["batch_size"]),
     )
     if this_process().is_main_process:
-        (folder / STATE).unlink(missing_ok=True)
         with atomic_path(folder / "training.parquet") as temporary:
             pd.DataFrame(rows).to_parquet(temporary, index=False)
+        (folder / STATE).unlink(missing_ok=True)
 
 
 def score_splits(start: _Start, splits: Sequence[str]) -> dict[str, NDArray[np.float64]]:

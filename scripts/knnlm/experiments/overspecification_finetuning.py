@@ -38,6 +38,7 @@ from knnlm.text.macondo_dataset import KIND as MACONDO
 from knnlm.text.macondo_dataset import read_examples
 
 KIND = "macondo_fine_tuning"
+LOG = "training.parquet"
 LOG_ROWS = 100  # rows of the log, about
 KEPT = ("early", "best", "end")
 SCORES = tuple(f"{method}_{split}" for method in ("lm", "knn") for split in SPLITS)
@@ -158,6 +159,9 @@ def _train(
     updates = fine_tuning["epochs"] * epochs.per_epoch
     points = evaluation_points(updates, count=settings["points"])
     watch = _Watch(partial, start, settings=settings, points=points)
+    log, described = partial / LOG, {"updates": updates, "per_epoch": epochs.per_epoch}
+    if log.is_file():  # written last
+        return watch.contents() | described
     rows = train(
         NextToken(start.model),
         recipe_of(fine_tuning, updates=updates, seed=seed),
@@ -170,9 +174,9 @@ def _train(
         evaluate_at=points,
         tokens_per_update=int(texts.lengths.mean() * fine_tuning["batch_size"]),
     )
-    with atomic_path(partial / "training.parquet") as temporary:
+    with atomic_path(log) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)
-    return watch.contents() | {"updates": updates, "per_epoch": epochs.per_epoch}
+    return watch.contents() | described
 
 
 class _Watch:

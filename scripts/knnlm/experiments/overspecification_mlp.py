@@ -3,6 +3,7 @@
 Chiang et al. (2024), Section 5 and Appendix D, with the module of `mlp_replacement`.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from knnlm.runtime.artifacts import (
 from knnlm.runtime.logs import LOGGER
 
 KIND = "macondo_mlp"
+TRAINING = "training"  # folder of the state of the training in progress
 SAVE_EVERY = 500  # updates between two states
 BUFFER_MIB = 64  # keys shuffled together
 
@@ -73,6 +75,7 @@ def train_macondo_mlp(
                 partial=partial,
             )
         save_tensors(file, done[steps[point]])
+        shutil.rmtree(partial / TRAINING, ignore_errors=True)
     write_manifest(
         partial,
         kind=KIND,
@@ -105,10 +108,8 @@ def _answers(
         states["values"],
         settings=_training(mlp, n_entries=len(states["values"])),
         seed=seed,
-        partial=partial / "training",
+        partial=partial / TRAINING,
     )
-    for file in (partial / "training").glob("*"):
-        file.unlink()
     found = {
         f"mlp_{split}": target_log_probs(
             module, states[f"queries_{split}"], states[f"targets_{split}"]

@@ -6,7 +6,8 @@ of other models of the same vocabulary. f and f_g end in the LM's own head and s
 nearer to p than its optimum.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,8 @@ from knnlm.retrieval.convex_projection import optimum, truncated_head
 from knnlm.retrieval.projection import score
 from knnlm.retrieval.tuning import Point
 from knnlm.runtime.artifacts import partial_folder, read_manifest, require_origin
-from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.logs import LOGGER, Progress
+from knnlm.runtime.signals import stop_if_asked
 
 OPTIMA = "optima"
 OWN = "own"
@@ -105,19 +107,16 @@ def project_on_heads(
     tokenizer = read_manifest(model, kind="model")["made_from"]["tokenizer"]
     for folder in others.values():
         require_origin(folder, kind="model", role="tokenizer", expected=tokenizer)
-    missing = [unit for unit in units_of(settings) if not (partial / unit.file).is_file()]
-    for target in dict.fromkeys(unit.target for unit in missing):
-        problem = load_problem(
-            model=model,
-            queries=queries,
-            neighbors=neighbors,
-            point=points[target],
-            positions=settings["positions"],
-            site=site,
-        )
-        for unit in (unit for unit in missing if unit.target == target):
-            head = _head(unit.head, problem, others).to(problem.targets.device)
-            _solve(unit, problem, head, partial, settings)
+    units = [*units_of(settings)]
+    problem_at = functools.partial(
+        load_problem,
+        model=model,
+        queries=queries,
+        neighbors=neighbors,
+        positions=settings["positions"],
+        site=site,
+    )
+    _solve_missing(units, problem_at, points, others, partial, settings)
     publish_scores(
         partial,
         output,
@@ -127,7 +126,7 @@ def project_on_heads(
             "index": index,
             "points": {target: point._asdict() for target, point in points.items()},
         },
-        contents={"optima": [unit._asdict() for unit in units_of(settings)]},
+        contents={"optima": [unit._asdict() for unit in units]},
         model=model,
         queries=queries,
         neighbors=neighbors,
@@ -157,6 +156,26 @@ def _head(name: str, problem: Problem, others: Mapping[str, Path]) -> Tensor:
     if name in others:
         return head_weight(load_model(others[name])).detach()
     return truncated_head(own, rank=int(name.removeprefix("rank_")))
+
+
+def _solve_missing(
+    units: Sequence[Unit],
+    problem_at: Callable[..., Problem],
+    points: Mapping[str, Point],
+    others: Mapping[str, Path],
+    folder: Path,
+    settings: Mapping[str, Any],
+) -> None:
+    """Solve the units that are not there yet, those of one target together."""
+    missing = [unit for unit in units if not (folder / unit.file).is_file()]
+    progress = Progress("optima", total=len(units), unit="heads", done=len(units) - len(missing))
+    for target in dict.fromkeys(unit.target for unit in missing):
+        problem = problem_at(point=points[target])
+        for unit in (unit for unit in missing if unit.target == target):
+            head = _head(unit.head, problem, others).to(problem.targets.device)
+            _solve(unit, problem, head, folder, settings)
+            progress.update(progress.done + 1)
+            stop_if_asked()
 
 
 def _solve(

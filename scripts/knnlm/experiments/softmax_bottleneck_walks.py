@@ -25,7 +25,8 @@ from knnlm.experiments.softmax_bottleneck_scores import (
 from knnlm.experiments.tuned_point import tuned_point
 from knnlm.retrieval.projection import Direction, project, score
 from knnlm.runtime.artifacts import partial_folder, read_manifest
-from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.logs import LOGGER, Progress
+from knnlm.runtime.signals import stop_if_asked
 
 PROJECTIONS = "projections"
 DIRECTIONS: dict[Direction, str] = {"f||p": "f_p", "p||f": "p_f"}  # and in names of files
@@ -111,9 +112,14 @@ def project_distributions(
         site=site,
     )
     walks = [*walks_of(last_layers, settings)]
-    for walk in walks:
-        if not (partial / walk.file).is_file():
-            _take(walk, problem, last_layers, partial, tile=settings["tile"])
+    missing = [walk for walk in walks if not (partial / walk.file).is_file()]
+    progress = Progress(
+        "projection", total=len(walks), unit="walks", done=len(walks) - len(missing)
+    )
+    for walk in missing:
+        _take(walk, problem, last_layers, partial, tile=settings["tile"])
+        progress.update(progress.done + 1)
+        stop_if_asked()
     publish_scores(
         partial,
         output,

@@ -8,7 +8,6 @@ Everything below is frozen and reads without dropout, as it did for the keys of 
 
 import copy
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from knnlm.lm.training import STATE, Recipe, train
 from knnlm.lm.windows import ShuffledWindows
 from knnlm.runtime.artifacts import (
     atomic_path,
+    copy_file,
     identity,
     partial_folder,
     publish,
@@ -125,18 +125,21 @@ def continue_training(
         "continued": identity(model, kind="model"),
     }
     partial = partial_folder(output, fingerprint)
-    network = load_model(model)
-    network = untied(network) if continuation == "last_layers" else network
-    rows = _train(
-        network,
-        continuation,
-        batch_at=_batches(tokens, context(network), settings=settings, seed=seed),
-        recipe=_recipe(settings, updates=updates, seed=seed),
-        settings=settings,
-        partial=partial,
-    )
+    if not (partial / LOG).is_file():  # the log is written last
+        network = load_model(model)
+        network = untied(network) if continuation == "last_layers" else network
+        rows = _train(
+            network,
+            continuation,
+            batch_at=_batches(tokens, context(network), settings=settings, seed=seed),
+            recipe=_recipe(settings, updates=updates, seed=seed),
+            settings=settings,
+            partial=partial,
+        )
+        if this_process().is_main_process:
+            _save(partial, network.cpu(), rows, model=model)
     if this_process().is_main_process:
-        _save(partial, network.cpu(), rows, model=model)
+        (partial / STATE).unlink(missing_ok=True)
         write_manifest(
             partial,
             kind="model",
@@ -204,7 +207,6 @@ def _save(
     save_model(network, partial)
     for file in sorted(model.iterdir()):
         if file.name.startswith("tokenizer"):
-            shutil.copyfile(file, partial / file.name)
+            copy_file(file, partial / file.name)
     with atomic_path(partial / LOG) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)
-    (partial / STATE).unlink(missing_ok=True)

@@ -29,6 +29,8 @@ from transformers.activations import ACT2FN
 from transformers.utils.logging import disable_progress_bar
 
 from knnlm.lm.anatomy import architecture_of
+from knnlm.runtime.artifacts import flush
+from knnlm.runtime.full_disk import named_if_full
 from knnlm.runtime.seeds import derive_seed
 
 HUB_SECONDS = 10.0  # patience with a hub that does not answer
@@ -133,9 +135,17 @@ def _check(model: dict[str, Any]) -> None:
 def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Write config.json and model.safetensors into a folder, which plain transformers can load.
 
-    A model that leaves out an MLP or uses dropout inside it needs `load_model`.
+    A model that leaves out an MLP or uses dropout inside it needs `load_model`. The files are not
+    written atomically: a folder without a later mark of its own is not whole.
+
+    Raises:
+        DiskFullError: if the disk is full.
     """
-    model.save_pretrained(folder)
+    with named_if_full(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(folder)
+        for file in folder.glob("*.safetensors"):
+            flush(file)
 
 
 def load_model(folder: Path | str) -> PreTrainedModel:

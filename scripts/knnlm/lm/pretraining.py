@@ -1,6 +1,5 @@
 """A language model from scratch: windows of the train split, next-token loss, one artifact."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from knnlm.lm.training import STATE, Recipe, train
 from knnlm.lm.windows import ShuffledWindows, windows
 from knnlm.runtime.artifacts import (
     atomic_path,
+    copy_file,
     identity,
     partial_folder,
     publish,
@@ -213,7 +213,7 @@ def _save(
 ) -> None:
     save_model(network.cpu(), partial)
     for name in read_manifest(tokenizer, kind="tokenizer")["files"]:
-        shutil.copyfile(tokenizer / name, partial / name)
+        copy_file(tokenizer / name, partial / name)
     table = pd.DataFrame(rows, columns=["step", "loss", "lr", "validation_loss"])
     table.insert(1, "tokens", table["step"] * tokens_an_update)
     with atomic_path(partial / LOG) as temporary:

@@ -40,6 +40,7 @@ from knnlm.runtime.artifacts import (
     write_manifest,
 )
 from knnlm.runtime.logs import Progress
+from knnlm.runtime.signals import stop_if_asked
 from knnlm.text.tokens import TokenStream, load_tokens
 
 STORED_SITES = (FFN_INPUT_BEFORE, FFN_INPUT_AFTER, OUTPUT_AFTER)
@@ -187,14 +188,14 @@ def _score(
     # What is computed together never depends on where a killed run goes on.
     size = max(1, BATCH_TOKENS // length)
     per_block = size * max(1, BLOCK_TOKENS // (size * length))
-    paths = []
-    progress = Progress("scoring", total=len(wanted) * length, unit="tokens")
-    for first in range(0, len(wanted), per_block):
-        path = partial / f"block-{len(paths):05d}.npz"
-        paths.append(path)
-        chosen = wanted[first : first + per_block]
+    firsts = range(0, len(wanted), per_block)
+    paths = [partial / f"block-{number:05d}.npz" for number in range(len(firsts))]
+    done = min(sum(path.is_file() for path in paths) * per_block, len(wanted))
+    progress = Progress("scoring", total=len(wanted) * length, unit="tokens", done=done * length)
+    for path, first in zip(paths, firsts, strict=True):
         if path.is_file():
             continue
+        chosen = wanted[first : first + per_block]
         pieces: dict[str, list[NDArray[Any]]] = {name: [] for name in (LM_LOG_PROBS, *sites)}
         for at in range(0, len(chosen), size):
             batch = chosen[at : at + size]
@@ -203,6 +204,7 @@ def _score(
             progress.update((first + at + len(batch)) * length)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **{name: np.concatenate(found) for name, found in pieces.items()})
+        stop_if_asked()
     return paths
 
 
@@ -262,18 +264,18 @@ def target_log_probs(model: PreTrainedModel, normed: Tensor, targets: Tensor) ->
 def _join(partial: Path, blocks: Sequence[Path], *, n_queries: int, names: Sequence[str]) -> None:
     """Write one .npy for each name from the blocks, one block in memory at a time."""
     for name in names:
-        with atomic_path(partial / f"{name}.npy") as temporary:
-            joined, done = None, 0
+        with atomic_path(partial / f"{name}.npy") as temporary, temporary.open("wb") as file:
+            done = 0
             for block in blocks:
                 piece = np.load(block)[name]
-                if joined is None:
-                    shape = (n_queries, *piece.shape[1:])
-                    joined = np.lib.format.open_memmap(temporary, "w+", piece.dtype, shape)
-                joined[done : done + len(piece)] = piece
+                if not done:
+                    header = np.lib.format.header_data_from_array_1_0(piece)
+                    header["shape"] = (n_queries, *piece.shape[1:])
+                    np.lib.format.write_array_header_1_0(file, header)
+                # Not by memory map: there a full disk kills the process without a word.
+                file.write(np.ascontiguousarray(piece).data)
                 done += len(piece)
-            assert joined is not None
             assert done == n_queries, f"the blocks hold {done} of {n_queries} queries"
-            joined.flush()
 
 
 def _describe(partial: Path, stream: TokenStream, positions: NDArray[np.int64]) -> None:

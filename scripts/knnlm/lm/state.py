@@ -5,7 +5,6 @@ of finished updates, the log so far and the fp16 loss scale. Randomness needs no
 every draw is a function of the seed and the number of the update.
 """
 
-import errno
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,6 @@ from torch.optim import Optimizer
 from knnlm.runtime.artifacts import ArtifactError, atomic_path, rebuild_hint
 
 HEADER = "training"
-DISK_FULL = f"os error {errno.ENOSPC}"  # how the safetensors library words it
 
 
 @dataclass
@@ -44,7 +42,7 @@ def save_state(path: Path, module: nn.Module, optimizer: Optimizer, log: Log) ->
     """Write the state of a training, atomically.
 
     Raises:
-        ArtifactError: if the disk is full.
+        DiskFullError: if the disk is full.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in trained(module):
@@ -52,12 +50,7 @@ def save_state(path: Path, module: nn.Module, optimizer: Optimizer, log: Log) ->
         for key, value in optimizer.state[parameter].items():
             tensors[f"optimizer.{key}.{name}"] = value.contiguous()
     with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={HEADER: json.dumps(asdict(log))})
-        except SafetensorError as error:
-            if DISK_FULL in str(error):
-                raise OSError(errno.ENOSPC, str(error)) from error
-            raise
+        save_file(tensors, temporary, metadata={HEADER: json.dumps(asdict(log))})
 
 
 @torch.no_grad()

@@ -10,19 +10,20 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from knnlm.lm.machine import this_process
+from knnlm.lm.optimizer import create_optimizer
 from knnlm.lm.schedule import learning_rate
 from knnlm.lm.state import Log, load_state, save_state, trained
 from knnlm.runtime.logs import LOGGER, Progress
 from knnlm.runtime.seeds import derive_seed
+from knnlm.runtime.signals import stop, stop_is_asked
 
 STATE = "state.safetensors"
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # ours: accelerate's
@@ -92,6 +93,7 @@ def train(
     Raises:
         ValueError: if a setting is impossible on this machine, or a loss is not finite.
         ArtifactError: if a state is truncated or of another training.
+        SystemExit: after SIGTERM, with the state saved.
     """
     kept = keep_state_at or {}
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -104,8 +106,11 @@ def train(
             # makes the row itself: its evaluation may be another one.
             if done in kept and not kept[done].is_file():
                 run.save(kept[done])
-            if done % save_every == 0 and done > first:
+            stopping = run.is_asked_to_stop()
+            if done > first and (stopping or done % save_every == 0):
                 run.save(partial / STATE)
+            if stopping:
+                run.leave()
             if done in evaluate_at and evaluate is not None:
                 run.report(evaluate)
             elif done > 0 and (done % log_every == 0 or done == recipe.steps):
@@ -117,36 +122,6 @@ def train(
             progress(run.log)
         run.release()
     return run.log.rows
-
-
-def create_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> Optimizer:
-    """Return the optimizer of a config block over what is trained in a module.
-
-    Weights decay in matrices only, not in biases and norms: the habit since GPT-2.
-
-    Args:
-        module: already on its device.
-        settings: name, lr, weight_decay, and betas (adamw: decoupled decay; adam: decay as part
-            of the gradient) or momentum (nesterov: SGD with Nesterov's momentum, whose updates
-            are those of fairseq's `nag`).
-
-    Raises:
-        ValueError: if the name is unknown or nothing is to be trained.
-    """
-    parameters = [parameter for _, parameter in trained(module)]
-    if not parameters:
-        raise ValueError("nothing to train: no parameter of the module requires a gradient")
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings["weight_decay"]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    lr, name = settings["lr"], settings["name"]
-    if name in ("adamw", "adam"):
-        kind = AdamW if name == "adamw" else Adam
-        return kind(groups, lr=lr, betas=tuple(settings["betas"]), fused=True)
-    if name == "nesterov":
-        return SGD(groups, lr=lr, momentum=settings["momentum"], nesterov=True, fused=True)
-    raise ValueError(f"unknown optimizer {name}; expected adamw, adam or nesterov")
 
 
 def create_accelerator(precision: str, accumulation: int) -> Accelerator:
@@ -278,6 +253,13 @@ class _Run:
         log.rows.append(row)
         log.loss_sum, log.n_losses = 0.0, 0
 
+    def is_asked_to_stop(self) -> bool:
+        """Return whether any process was sent SIGTERM: all of them have to leave together."""
+        if self.accelerator.num_processes == 1:
+            return stop_is_asked()
+        asked = torch.tensor(float(stop_is_asked()), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, reduction="sum") > 0)
+
     def save(self, path: Path) -> None:
         """Write the state, on the first process."""
         self.fetch_losses()
@@ -285,6 +267,11 @@ class _Run:
         self.log.scaler = None if scaler is None else scaler.state_dict()
         if self.accelerator.is_main_process:
             save_state(path, self.module, self.optimizer, self.log)
+
+    def leave(self) -> NoReturn:
+        """End the process, when the state is saved: who leaves first has the others killed."""
+        self.accelerator.wait_for_everyone()
+        stop()
 
     def release(self) -> None:
         """Leave the module in eval mode, without what mixed precision wrapped around it."""

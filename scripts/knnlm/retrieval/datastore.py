@@ -34,6 +34,7 @@ from knnlm.runtime.artifacts import (
     write_manifest,
 )
 from knnlm.runtime.logs import Progress
+from knnlm.runtime.signals import stop_if_asked
 from knnlm.text.tokens import load_tokens
 
 KEYS = "datastore_keys.npy"
@@ -256,6 +257,7 @@ def write_shards(partial: Path, encoder: Encoder, rows_per_shard: int) -> dict[s
             stop = min(first + rows_per_shard, encoder.n_entries)
             _write_shard(partial / name, encoder, first, stop)
             progress.update(min(progress.done + rows_per_shard, encoder.n_entries))
+            stop_if_asked()
         manifest = read_manifest(partial / name, kind="datastore_shard")
         checksums |= {f"{name}/{file}": r["sha256"] for file, r in manifest["files"].items()}
     return checksums

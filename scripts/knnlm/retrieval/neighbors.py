@@ -31,6 +31,7 @@ from knnlm.runtime.artifacts import (
 )
 from knnlm.runtime.logs import Progress
 from knnlm.runtime.seeds import numpy_generator
+from knnlm.runtime.signals import stop_if_asked
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def _search_blocks(
             np.savez(file, ids=ids, distances=distances, values=values)
         done += len(ids)
         progress.update(done)
+        stop_if_asked()
 
 
 def _blocks(folder: Path, n_queries: int, block_queries: int) -> list[tuple[Path, slice]]:

@@ -14,7 +14,7 @@ from knnlm.lm.model import load_model
 from knnlm.lm.state import trained
 from knnlm.lm.training import STATE
 from knnlm.retrieval.datastore import open_datastore
-from knnlm.retrieval.mlp_replacement import MlpReplacement, activation_of, train_on
+from knnlm.retrieval.mlp_replacement import MlpReplacement, activation_of, recipe_of, train_on
 from knnlm.retrieval.pairs import ShuffledPairs
 from knnlm.runtime.artifacts import (
     ArtifactError,
@@ -70,11 +70,13 @@ def train_replacement(
     module = MlpReplacement(head_weight(lm), **shape, seed=seed)
     partial = partial_folder(output, fingerprint)
     pairs = ShuffledPairs(store.shards, buffer_mib=settings["buffer_mib"], seed=seed)
-    rows = train_on(module, pairs, settings=settings, seed=seed, partial=partial)
+    if not (partial / LOG).is_file():  # written last
+        rows = train_on(module, pairs, settings=settings, seed=seed, partial=partial)
+        if this_process().is_main_process:
+            _save(partial, module, rows)
     if this_process().is_main_process:
-        _save(partial, module, rows)
         (partial / STATE).unlink(missing_ok=True)
-        updates = int(rows[-1]["step"])
+        updates = recipe_of(settings, n_entries=pairs.n_entries, seed=seed).steps
         write_manifest(
             partial,
             kind=KIND,

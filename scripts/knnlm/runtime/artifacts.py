@@ -5,7 +5,6 @@ comes last, with the size and checksum of every file and the identities of what 
 from; then the folder moves to its final name by one rename. Readers check before they read.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -18,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from knnlm.runtime.full_disk import named_if_full
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -52,23 +53,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it becomes `path`, on failure it is gone.
 
     Raises:
-        ArtifactError: if the disk is full, naming the file and what to do.
+        DiskFullError: if the disk is full, naming the file and what to do.
     """
     temporary = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        with named_if_full(path):  # asks while the half-written file is still there
+            yield temporary
+            flush(temporary)
         temporary.replace(path)
-    except BaseException as error:
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise ArtifactError(
-                f"the disk is full while writing {path}; free some space and run the same "
-                "command again, finished parts are kept"
-            ) from error
         raise
+
+
+def flush(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, atomically."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
@@ -246,13 +254,15 @@ def partial_folder(output: Path, fingerprint: str) -> Path:
 
 
 def publish(partial: Path, output: Path) -> None:
-    """Move a whole artifact to its final name by one rename, and drop stale partial units.
+    """Move a whole artifact to its final name by one rename, and drop stale and unfinished units.
 
     Args:
         partial: the folder from `partial_folder`, with its manifest.
         output: the final name.
     """
     assert (partial / MANIFEST).is_file(), f"{partial} has no manifest yet"
+    for unfinished in partial.rglob(".*.part"):  # of a write that a kill cut off
+        unfinished.unlink()
     if output.exists():
         shutil.rmtree(output)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,15 @@
-"""The first line of every script: where the job logs, and how many threads it may use."""
+"""The first line of every script: where the job logs, its threads, and how it is stopped."""
 
 import os
 import sys
 from pathlib import Path
 
 from knnlm.runtime.logs import log_to
+from knnlm.runtime.signals import listen
 
 
 def begin(*, log: str | Path, threads: int = 1) -> None:
-    """Redirect output to the log and give torch, BLAS and faiss one and the same thread count.
+    """Redirect output to the log, give libraries one thread count, let SIGTERM stop the job gently.
 
     The count is a setting of the scale, not of the machine, so that `--cores` changes no number.
 
@@ -17,6 +18,7 @@ def begin(*, log: str | Path, threads: int = 1) -> None:
         threads: compute threads of this job.
     """
     log_to(log)
+    listen()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(threads)
     if "torch" in sys.modules:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from knnlm.runtime.artifacts import partial_folder, publish, write_manifest
+from knnlm.runtime.full_disk import named_if_full
 from knnlm.runtime.logs import LOGGER
 from knnlm.text.documents import SPLITS, describe_split, read_lines, write_split
 from knnlm.text.gazetteer import write_gazetteer
@@ -43,7 +44,8 @@ def build_corpus(
             f"got {corpus['source']!r}"
         )
     partial = partial_folder(output, fingerprint)
-    details = SOURCES[corpus["source"]](partial, name, corpus, cache)
+    with named_if_full(partial):
+        details = SOURCES[corpus["source"]](partial, name, corpus, cache)
     contents: dict[str, Any] = {}
     for split in SPLITS:
         contents[split] = describe_split(partial, split, origin=_origin(name, corpus, split))

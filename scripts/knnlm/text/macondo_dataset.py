@@ -14,6 +14,7 @@ from knnlm.runtime.artifacts import (
     read_manifest,
     write_manifest,
 )
+from knnlm.runtime.full_disk import named_if_full
 from knnlm.runtime.logs import LOGGER
 from knnlm.text.macondo import count_children, write_macondo
 from knnlm.text.names import NamePool, eligible_child_names, load_names
@@ -78,7 +79,8 @@ def build_town(
         town, needed=n_children, before=before, tokenizer=tokenizer, sources=sources, cache=cache
     )
     folder = partial_folder(output, fingerprint)
-    write(folder, seed=seed, names=names, child_names=child_names)
+    with named_if_full(folder):
+        write(folder, seed=seed, names=names, child_names=child_names)
     write_manifest(
         folder,
         kind=kind,
