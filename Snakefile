@@ -34,6 +34,7 @@ rule experiments:
     localrule: True
 
 
+include: "workflow/rules/claims.smk"
 include: "workflow/rules/evidence.smk"
 
 
@@ -45,6 +46,8 @@ rule all:
         rules.environment.output,
         rules.settings.output,
         rules.cost.output,
+        rules.claims.output,
+        rules.comparison.output,
         rules.report.output,
     localrule: True
 

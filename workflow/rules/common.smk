@@ -24,6 +24,7 @@ except SettingsError as error:
     raise WorkflowError(f"config: {error}")
 config.clear()
 config.update(resolved)
+KNOWN_EXPERIMENTS = sorted(path.stem for path in (ROOT / "workflow/experiments").glob("*.smk"))
 CONDA = str(ROOT / f"envs/macondo{'' if config['scale'] == 'cpu' else '-gpu'}.yaml")
 
 

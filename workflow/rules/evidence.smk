@@ -1,6 +1,5 @@
 # What a reader needs to trust a number: where it was computed, what it cost, and the report.
 
-KNOWN_EXPERIMENTS = sorted(path.stem for path in (ROOT / "workflow/experiments").glob("*.smk"))
 SWITCHED_OFF = [name for name in KNOWN_EXPERIMENTS if name not in config["experiments"]]
 REPORTED = {
     "questions": {
@@ -75,6 +74,8 @@ rule report:
         rules.environment.output,
         rules.settings.output,
         rules.cost.output,
+        rules.claims.output,
+        rules.comparison.output,
     output:
         report="<results>/report/index.html",
         tables=directory("<results>/report/tables"),

@@ -1,0 +1,200 @@
+"""What the papers claim against what a run shows: holds, does not hold, undecided, not run.
+
+A claim says in which region a number lies: below or above a margin, or within two (a claim of
+similarity). It holds only if the whole interval lies inside, and does not hold only if all of it
+lies outside; that no difference was found is not that there is none. data/claims.yaml has one
+block for each claim; data/README.md says how to write one.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import yaml
+
+from knnlm.evidence.estimates import Estimate, difference, ratio, sample
+from knnlm.evidence.selection import NothingSelected, SelectionError, chosen_rows
+from knnlm.evidence.tables import FLOAT_FORMAT
+from knnlm.runtime.artifacts import atomic_path
+
+HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
+COLUMNS = (
+    *("id", "paper", "exhibit", "claim", "relation", "theirs", "ours", "ci_low", "ci_high"),
+    *("n", "unit", "margin", "margin_source", "verdict", "reason", "stricter_than"),
+)
+SCHEMA = Path(__file__).with_name("claims_schema.yaml")
+
+Block = dict[str, Any]
+
+
+class ClaimError(ValueError):
+    """A block of the claims that cannot be right; the message begins with its id."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What claims are held against.
+
+    Attributes:
+        tables: tidy tables, by name.
+        experiments: what makes each table that there can be, by name of the table.
+        settings: the merged config.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    experiments: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+
+def read_claims(path: Path) -> list[Block]:
+    """Return the blocks of a file of claims, each checked by itself and against the others.
+
+    Raises:
+        ClaimError: naming the claim, what was expected and what was given.
+    """
+    blocks = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(blocks, list) or not blocks:
+        raise ClaimError(f"expected {path} to be a list of claims")
+    validator = jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
+    seen: set[str] = set()
+    for place, block in enumerate(blocks, start=1):
+        name = block.get("id", f"number {place}") if isinstance(block, dict) else f"number {place}"
+        for error in validator.iter_errors(block):
+            where = ".".join(map(str, error.absolute_path)) or "its keys"
+            raise ClaimError(f"claim {name} of {path}: {where}: {error.message}")
+        if name in seen:
+            raise ClaimError(
+                f"claim {name} of {path}: an id stands for one claim, this one has two"
+            )
+        if block.get("stricter_than", name) not in {*seen, name}:
+            raise ClaimError(
+                f"claim {name} of {path}: stricter_than {block['stricter_than']!r}; expected the "
+                f"id of a claim above it, one of {', '.join(sorted(seen)) or 'none'}"
+            )
+        seen.add(name)
+    return blocks
+
+
+def evaluate_claims(blocks: list[Block], run: Run) -> pd.DataFrame:
+    """Return the table of verdicts, with the columns `COLUMNS`, one row a claim.
+
+    A claim with `each` has one row for each value of that column, such as each model.
+
+    Raises:
+        ClaimError: for a block that names a table, column, metric or setting that does not exist,
+            or rows of more than one number.
+    """
+    rows = []
+    for block in blocks:
+        try:
+            rows += _verdicts(block, run)
+        except ValueError as error:
+            raise ClaimError(f"claim {block['id']}: {error}") from error
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n": "Int64"})
+
+
+def write_verdicts(path: Path, verdicts: pd.DataFrame) -> None:
+    """Write the verdicts as CSV, atomically; equal verdicts give equal bytes."""
+    with atomic_path(path) as temporary:
+        verdicts.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
+
+
+def region(block: Block) -> tuple[float, float]:
+    """Return the open region in which the number lies if the claim is true."""
+    margin = block["margin"]
+    ends = {"below": (-np.inf, margin), "above": (margin, np.inf)}
+    return ends[block["relation"]] if block["relation"] in ends else (margin[0], margin[1])
+
+
+def verdict(estimate: Estimate, inside: tuple[float, float]) -> str:
+    """Return whether a number lies in an open region, as far as its interval can tell."""
+    low, high = inside
+    if low < estimate.low and estimate.high < high:
+        return HOLDS
+    if estimate.high <= low or estimate.low >= high:
+        return FAILS
+    return UNDECIDED
+
+
+def _verdicts(block: Block, run: Run) -> Iterator[dict[str, Any]]:
+    """Yield the row of a claim, or one for each value of its column `each`."""
+    name = block["table"]
+    if name not in run.experiments:
+        raise SelectionError(f"table {name!r}; expected one of {', '.join(run.experiments)}")
+    if name not in run.tables:
+        reason = f"no table {name}.csv: this run does not include {run.experiments[name]}"
+        yield _row(block, NOT_RUN, reason)
+        return
+    try:
+        rows = chosen_rows(run.tables[name], block["of"], run.settings)
+        column = block.get("each")
+        values = rows[column].unique() if column else [None]
+        for value in values if _fits(block, run) else []:
+            one = _narrowed(block, column, value, named=len(values) > 1)
+            yield _decided(one, _estimate(one, run))
+    except NothingSelected as nothing:
+        if _fits(block, run):
+            yield _row(block, NOT_RUN, f"table {name}.csv has {nothing}")
+    if not _fits(block, run):
+        scales = " or ".join(block["scales"])
+        yield _row(block, NOT_RUN, f"not at this scale: needs {block['needs']} (scale {scales})")
+
+
+def _fits(block: Block, run: Run) -> bool:
+    return run.settings["scale"] in block.get("scales", [run.settings["scale"]])
+
+
+def _narrowed(block: Block, column: str | None, value: str | None, *, named: bool) -> Block:
+    """Return a block for one value of its column `each`; where there are several it is named."""
+    if column is None:
+        return block
+    one = {key: block[key] | {column: value} for key in ("of", "minus", "over") if key in block}
+    if named:
+        one |= {"id": f"{block['id']}/{value}", "claim": f"{block['claim'].rstrip()} ({value})"}
+    return block | one
+
+
+def _estimate(block: Block, run: Run) -> Estimate:
+    table = run.tables[block["table"]]
+    one, *others = (
+        sample(chosen_rows(table, block[key], run.settings))
+        for key in ("of", "minus", "over")
+        if key in block
+    )
+    if not others:
+        found = one.summary
+    else:
+        found = (difference if "minus" in block else ratio)(one, others[0])
+    if "counted" in block:
+        return replace(found, low=found.value, high=found.value, how="counted, not estimated")
+    return found
+
+
+def _decided(block: Block, found: Estimate) -> dict[str, Any]:
+    decision = verdict(found, region(block))
+    reason = found.how
+    if decision == UNDECIDED and not np.isnan(found.low):
+        reason = f"the interval covers the border; {reason}"
+    numbers = {"ours": found.value, "ci_low": found.low, "ci_high": found.high}
+    return _row(block, decision, reason) | numbers | {"n": found.n, "unit": found.unit}
+
+
+def _row(block: Block, decision: str, reason: str) -> dict[str, Any]:
+    margin = block["margin"]
+    shown = f"{margin[0]:g} to {margin[1]:g}" if isinstance(margin, list) else f"{margin:g}"
+    kind = {"minus": "difference ", "over": "ratio "}
+    compared = next((word for key, word in kind.items() if key in block), "")
+    kept = {key: block[key] for key in ("id", "paper", "exhibit", "theirs") if key in block}
+    return kept | {
+        "claim": " ".join(block["claim"].split()),
+        "relation": f"{compared}{block['relation']} {shown}",
+        "margin": shown,
+        "margin_source": " ".join(block["margin_source"].split()),
+        "verdict": decision,
+        "reason": reason,
+        "stricter_than": block.get("stricter_than", ""),
+    }

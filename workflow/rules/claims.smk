@@ -1,0 +1,60 @@
+# Whether the tables say what the papers say: their claims, and the numbers that they print.
+
+# The experiment that makes each table; the hosted one runs only when it is asked for by name.
+TABLES = {
+    Path(file).stem: name
+    for name in [*KNOWN_EXPERIMENTS, "conversational_hosted"]
+    for file in getattr(rules, name).input
+    if file.endswith(".csv")
+}
+
+
+def tables_of_run(wildcards):
+    """Return the tables of the experiments that run, and those of the hosted one if it ran."""
+    folder = Path(f"results/{config['run']}/tables")
+    return [
+        str(folder / f"{table}.csv")
+        for table, name in TABLES.items()
+        if name in config["experiments"]
+        or (name not in KNOWN_EXPERIMENTS and (folder / f"{table}.csv").is_file())
+    ]
+
+
+rule claims:
+    """Hold what the papers claim against the tables: holds, does not hold, undecided, not run."""
+    input:
+        claims=str(ROOT / "data/claims.yaml"),
+        settings="<results>/tables/settings.json",
+        tables=tables_of_run,
+    output:
+        claims="<results>/tables/claims.csv",
+    log:
+        "<logs>/claims.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint("scripts/evaluate_claims.py", experiments=True),
+        threads=1,
+        experiments=TABLES,
+    script:
+        "../../scripts/evaluate_claims.py"
+
+
+rule comparison:
+    """Put what the papers print beside what this run measured."""
+    input:
+        published=str(ROOT / "data/published.csv"),
+        settings="<results>/tables/settings.json",
+        tables=tables_of_run,
+    output:
+        comparison="<results>/tables/comparison.csv",
+    log:
+        "<logs>/comparison.log",
+    conda:
+        CONDA
+    params:
+        fingerprint=fingerprint("scripts/compare_published.py", experiments=True),
+        threads=1,
+        experiments=TABLES,
+    script:
+        "../../scripts/compare_published.py"
