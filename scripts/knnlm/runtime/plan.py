@@ -1,0 +1,208 @@
+"""`snakemake plan`: what a run will cost, before anything is computed.
+
+Jobs and their order are those of Snakemake's dry run; what a job needs is `plan_needs`; rates are
+those of this machine, measured beforehand, and of the machines in data/hardware.yaml.
+"""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from knnlm.runtime.artifacts import atomic_path
+from knnlm.runtime.plan_dag import Job, predecessors
+from knnlm.runtime.plan_needs import Config, Need
+from knnlm.runtime.plan_resources import need_of, seconds_of, threads_of
+from knnlm.runtime.plan_work import Machine
+
+GB, HOUR = 1e9, 3600.0
+COLUMNS = ("rule", "jobs", "gpu", "threads", "disk_gb", "memory_gb", "moved_gb", "flops")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Some nodes of one kind."""
+
+    nodes: int
+    machine: Machine
+
+    @property
+    def name(self) -> str:
+        """The name of the machine, with the number of nodes if there are several."""
+        return self.machine.name if self.nodes == 1 else f"{self.nodes} x {self.machine.name}"
+
+
+def clusters(names: str, machines: Mapping[str, Machine]) -> list[Cluster]:
+    """Return the hardware of a text such as "this, h200, 8 x h200".
+
+    Raises:
+        ValueError: if a machine is unknown.
+    """
+    found = []
+    for entry in names.split(","):
+        count, _, name = entry.strip().rpartition(" x ")
+        if name not in machines:
+            raise ValueError(
+                f"expected hardware among {', '.join(machines)}, got {name}; describe it in "
+                "data/hardware.yaml"
+            )
+        found.append(Cluster(int(count or 1), machines[name]))
+    return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs, what each needs, and the hardware it is planned for."""
+
+    config: Config
+    jobs: Sequence[Job]
+    hardware: Sequence[Cluster]
+
+    @property
+    def needs(self) -> list[Need]:
+        """What each job needs."""
+        return [need_of(self.config, job.rule, job.wildcards) for job in self.jobs]
+
+    def seconds(self, machine: Machine) -> list[float]:
+        """Return the estimated seconds of each job; target rules run nothing."""
+        return [
+            seconds_of(self.config, need, machine) if job.outputs else 0.0
+            for job, need in zip(self.jobs, self.needs, strict=True)
+        ]
+
+    def table(self) -> pd.DataFrame:
+        """Return a row for each rule, in the order of the first jobs, and a total.
+
+        Columns: rule, jobs, gpu and threads (of a job), disk_gb (outputs of all jobs), memory_gb
+        (largest job), moved_gb and flops (all jobs), and for each kind of machine hours (all
+        jobs, one after the other) and longest_hours (longest job).
+        """
+        rows = []
+        for job, need in zip(self.jobs, self.needs, strict=True):
+            work = need.work
+            rows.append(
+                {
+                    "rule": job.rule,
+                    "jobs": 1,
+                    "gpu": int(need.gpu and self.config["scale"] != "cpu"),
+                    "threads": threads_of(self.config, need),
+                    "disk_gb": need.disk / GB if job.outputs else 0.0,
+                    "memory_gb": need.process_memory / GB if job.outputs else 0.0,
+                    "moved_gb": (work.moved + work.read + work.written) / GB,
+                    "flops": work.flops,
+                }
+            )
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
+        how = dict.fromkeys(("jobs", "disk_gb", "moved_gb", "flops"), "sum")
+        how |= dict.fromkeys(("gpu", "threads", "memory_gb"), "max")
+        for machine in {cluster.machine.name: cluster.machine for cluster in self.hardware}.values():
+            hours = [seconds / HOUR for seconds in self.seconds(machine)]
+            names = (f"hours_{machine.name}", f"longest_hours_{machine.name}")
+            table = table.assign(**dict.fromkeys(names, hours))
+            how |= dict(zip(names, ("sum", "max"), strict=True))
+        grouped = table.groupby("rule", sort=False).agg(how).reset_index()
+        total = grouped.agg(how).to_dict() | {"rule": "total"}
+        joined = pd.concat([grouped, pd.DataFrame([total])], ignore_index=True)
+        whole = dict.fromkeys(("jobs", "gpu", "threads"), "int64")
+        return joined[[*COLUMNS, *joined.columns.difference(COLUMNS, sort=False)]].astype(whole)
+
+    def critical_path(self, machine: Machine) -> tuple[float, list[str]]:
+        """Return the seconds of the longest chain of jobs, and their names, first to last."""
+        before, seconds = predecessors(list(self.jobs)), self.seconds(machine)
+        ends: dict[int, float] = {}
+        last: dict[int, int | None] = {}
+        for number in in_order(before):
+            previous = max(before[number], key=lambda one: ends[one], default=None)
+            last[number] = previous
+            ends[number] = seconds[number] + (ends[previous] if previous is not None else 0.0)
+        number = max(ends, key=lambda one: ends[one])
+        chain, longest = [], ends[number]
+        while number is not None:
+            if seconds[number]:
+                chain.append(self.jobs[number].name)
+            number = last[number]
+        return longest, chain[::-1]
+
+    def wall_seconds(self, cluster: Cluster) -> float:
+        """Return when the last job ends if each starts as soon as cores and a GPU are free.
+
+        Jobs that most seconds wait for come first. A job runs on one node; nodes of a cluster
+        count as one machine with all their cores and GPUs, so that fragments are not counted.
+        """
+        machine = cluster.machine
+        before, seconds = predecessors(list(self.jobs)), self.seconds(machine)
+        order = in_order(before)
+        after: dict[int, list[int]] = {number: [] for number in order}
+        for number, earlier in enumerate(before):
+            for one in earlier:
+                after[one].append(number)
+        rest: dict[int, float] = {}
+        for number in reversed(order):
+            rest[number] = seconds[number] + max((rest[n] for n in after[number]), default=0.0)
+        asks = [self._asks(number, cluster) for number in range(len(before))]
+        free = [cluster.nodes * machine.cores, cluster.nodes * machine.gpus]
+        waiting = {number: len(earlier) for number, earlier in enumerate(before)}
+        ready = sorted(number for number, count in waiting.items() if not count)
+        running: list[tuple[float, int]] = []
+        now = 0.0
+        while ready or running:
+            for number in sorted(ready, key=lambda one: -rest[one]):
+                if all(asks[number][kind] <= free[kind] for kind in (0, 1)):
+                    free = [f - a for f, a in zip(free, asks[number], strict=True)]
+                    heapq.heappush(running, (now + seconds[number], number))
+                    ready.remove(number)
+            now, done = heapq.heappop(running)
+            free = [f + a for f, a in zip(free, asks[done], strict=True)]
+            for number in after[done]:
+                waiting[number] -= 1
+                if not waiting[number]:
+                    ready.append(number)
+        return now
+
+    def _asks(self, number: int, cluster: Cluster) -> tuple[int, int]:
+        """Return cores and GPUs of a job, no more than a node has."""
+        need, machine = self.needs_at(number), cluster.machine
+        gpu = int(need.gpu and self.config["scale"] != "cpu")
+        threads = min(threads_of(self.config, need), machine.cores)
+        return (threads if self.jobs[number].outputs else 0), min(gpu, machine.gpus)
+
+    def needs_at(self, number: int) -> Need:
+        """Return what one job needs."""
+        job = self.jobs[number]
+        return need_of(self.config, job.rule, job.wildcards)
+
+
+def in_order(before: Sequence[Sequence[int]]) -> list[int]:
+    """Return job numbers such that each comes after those it reads from."""
+    order: list[int] = []
+    done: set[int] = set()
+    stack = list(range(len(before)))[::-1]
+    while stack:
+        number = stack[-1]
+        missing = [one for one in before[number] if one not in done]
+        if missing:
+            stack += missing
+            continue
+        stack.pop()
+        if number not in done:
+            done.add(number)
+            order.append(number)
+    return order
+
+
+def write_plan(path: Path, table: pd.DataFrame) -> None:
+    """Write the table as CSV, atomically."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.4g", lineterminator="\n")
+
+
+def read_machines(this: Path, others: Path) -> dict[str, Machine]:
+    """Return the machines by name: "this", as measured, and those of data/hardware.yaml."""
+    import yaml
+
+    blocks: dict[str, Any] = {"this": yaml.safe_load(this.read_text(encoding="utf-8"))}
+    blocks |= yaml.safe_load(others.read_text(encoding="utf-8"))
+    return {name: Machine.of(name, block) for name, block in blocks.items()}

@@ -1,0 +1,267 @@
+"""The needs of the experiments: what they train, solve, score and draw.
+
+Standard library only: the Snakefile imports this module, in every job.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from knnlm.runtime.plan_models import (
+    activations,
+    backward_too,
+    forward,
+    state_bytes,
+    training,
+)
+from knnlm.runtime.plan_needs import Config, Need, Wildcards, half_precision, models
+from knnlm.runtime.plan_pipeline import (
+    SPLITS,
+    base_model,
+    compare,
+    documents_scored,
+    mlp_training,
+    store_bytes,
+)
+from knnlm.runtime.plan_sizes import (
+    CONVERSATION,
+    SENTENCE,
+    blocks_parameters,
+    fine_tuned_shape,
+    parameters,
+    queries,
+    tokens,
+    villagers,
+    vocabulary,
+)
+from knnlm.runtime.plan_work import Work, product
+
+# Assumptions where the work depends on what is found: updates until the KL settles, and
+# evaluations of the convex problem, counted on generated text at the scale `cpu`.
+SETTLED_STEPS = 100
+EVALUATIONS = {"float32": 150, "float64": 30}
+GRID_VALUES = 6  # values moved for each query, neighbor and temperature of a sweep
+DRAW = Work(steps=3e6)  # a figure in SVG and PNG
+KEPT_POINTS = 3  # of a fine-tuning, for the MLP
+CHAT_TRAININGS = ("train", "test")
+
+
+def plain(config: Config, wildcards: Wildcards) -> Need:
+    """Read a table and draw it."""
+    return Need(work=DRAW, memory=1e8, disk=1e6)
+
+
+models(
+    "plot_knn_perplexity",
+    "plot_softmax_bottleneck",
+    "plot_overspecification",
+    "plot_conversational",
+    "plot_mlp_augmentation",
+    "plot_mlp_hurdle",
+)(plain)
+
+
+@models("build_macondo", "build_macondo_chat")
+def build_macondo(config: Config, wildcards: Wildcards) -> Need:
+    """Write a town."""
+    examples, _ = villagers(config)
+    return Need(work=Work(steps=2000 * examples, written=4000 * examples), disk=4000 * examples)
+
+
+@models("evaluate_knn_perplexity")
+def evaluate_knn_perplexity(config: Config, wildcards: Wildcards) -> Need:
+    """Sweep k, temperature and lmbda over stored neighbors, and resample documents."""
+    settings, k = config["knn_perplexity"], config["search"]["k"]
+    grid, seeds = settings["grid"], len(config["lm_seeds"])
+    count = {split: queries(config, split) for split in ("validation", "test")}
+    temperatures, depths = grid["temperatures"]["count"], len(grid["k"])
+    n_indexes = len(settings["indexes"])
+    values = count["validation"] * temperatures * (k + depths * grid["lmbdas"]["count"])
+    swept = Work(exponentials=values, moved=4 * GRID_VALUES * values) * n_indexes
+    curves = Work(exponentials=count["test"] * temperatures * k)
+    resampled = settings["bootstrap"]["samples"] * documents_scored(config, "test") * 12
+    stored = sum(count.values()) * k * 16
+    work = (swept + curves + Work(moved=8 * resampled, read=n_indexes * stored)) * seeds
+    return Need(work=work + Work(steps=2e6), memory=6 * stored, disk=1e6)
+
+
+def _mixtures(config: Config) -> tuple[int, Mapping[str, Any], int]:
+    return config["softmax_bottleneck"]["positions"], config["models"][base_model(config)], (
+        vocabulary(config)
+    )
+
+
+@models("project_distributions")
+def project_distributions(config: Config, wildcards: Wildcards) -> Need:
+    """Walk from every start in both directions with Adam, step by step."""
+    settings = config["softmax_bottleneck"]
+    n, model, size = _mixtures(config)
+    name = wildcards["last_layers"]
+    starts = 1 if name == "f_g" else 2
+    walks = [
+        SETTLED_STEPS if block["tolerance"] else block["max_steps"]
+        for block in settings["optimizers"].values()
+    ]
+    steps = 2 * starts * sum(min(SETTLED_STEPS, w) if w > SETTLED_STEPS else w for w in walks)
+    if name != "head":
+        steps += len(settings["long"]["lrs"]) * settings["long"]["steps"]
+    d, tile = model["width"], settings["tile"]
+    one = product(tile, d, size)
+    if name == "f_g":
+        one = one + product(tile, d, 2 * model["ffn_width"])
+    # The KL and its gradient: both log-probabilities, their difference, products and sums.
+    values = 4 * n * (16 * size + 20 * d)
+    again = 2.0 if n > tile else 0.0  # p is put together at each step
+    once = Work(moved=values * (1 + again), exponentials=2 * n * size * (1 + again), operations=80)
+    products = backward_too(one, gradients=1) * (n / tile)
+    return Need(
+        work=(products + once) * steps + Work(torch=True),
+        memory=16 * tile * size * 6 + 4 * parameters(model, size),
+        disk=1e3 * n,
+        threads="fine_tune",
+        gpu=True,
+    )
+
+
+@models("project_on_heads")
+def project_on_heads(config: Config, wildcards: Wildcards) -> Need:
+    """Solve the convex problem of every head, in float32 and then in float64."""
+    settings = config["softmax_bottleneck"]
+    n, model, size = _mixtures(config)
+    widths = [model["width"], *settings["ranks"], model["width"]]
+    widths += [config["models"][name]["width"] for name in settings["heads"]]
+    tile, total = settings["tile"], Work(torch=True)
+    for width in widths:
+        pair = product(tile, width, 2 * size) * (n / tile)
+        values = 4 * n * 8 * size
+        single = pair + Work(moved=values, exponentials=n * size, operations=60)
+        double = Work(doubles=pair.flops, moved=2 * values, exponentials=2 * n * size)
+        total = total + single * EVALUATIONS["float32"] + double * EVALUATIONS["float64"]
+    memory = 16 * tile * size * 4 + 24 * size * max(widths) + 160 * n * max(widths)
+    return Need(work=total, memory=memory, disk=1e4 * n, threads="fine_tune", gpu=True)
+
+
+@models("evaluate_softmax_bottleneck")
+def evaluate_softmax_bottleneck(config: Config, wildcards: Wildcards) -> Need:
+    """Score every projection, and resample its documents."""
+    settings = config["softmax_bottleneck"]
+    rows = 300 * len(config["lm_seeds"])
+    samples = config["knn_perplexity"]["bootstrap"]["samples"]
+    stored = queries(config, "test") * config["search"]["k"] * 16
+    work = Work(moved=8 * rows * samples * min(settings["positions"], 400), read=stored)
+    return Need(work=work + Work(steps=2e6), memory=3 * stored, disk=1e6)
+
+
+@models("finetune_macondo")
+def finetune_macondo(config: Config, wildcards: Wildcards) -> Need:
+    """Fine-tune on sentences; at some points score the names, alone and with retrieval."""
+    name, settings = wildcards["fine_tuning"], config["overspecification"]
+    shape = fine_tuned_shape(config, name)
+    examples, _ = villagers(config)
+    size = shape["vocabulary"] + (examples if config["macondo"]["child_names"] == "added" else 0)
+    block = settings["fine_tunings"][name]
+    fit = fine_tuning(shape, size, block, examples=examples, length=SENTENCE["train"])
+    read = sum(examples * SENTENCE[split] for split in SPLITS)
+    entries = examples * (SENTENCE["train"] - 1)
+    span = SENTENCE["train"]
+    point = forward(shape, size, read, span=span, scored=3 * examples, passes=read / 64 / span)
+    k = min(settings["k"], entries)
+    temperatures = 1 + len(settings["oracle"]["temperatures"])
+    found = 3 * examples * k
+    point = point + compare(3 * examples, entries, shape["width"])
+    point = point + Work(
+        moved=found * (4 * shape["width"] + 240 + 30 * temperatures),
+        exponentials=found * temperatures,
+    )
+    kept = 4 * (entries * shape["width"] + size * shape["width"])
+    return Need(
+        work=fit.work + point * settings["points"] + Work(written=3 * kept),
+        memory=fit.memory + 3 * kept + 12 * found,
+        disk=KEPT_POINTS * kept,
+        scratch=fit.scratch,
+        threads="fine_tune",
+        gpu=True,
+        half=half_precision(block["precision"]),
+    )
+
+
+def fine_tuning(
+    shape: Mapping[str, Any], size: int, block: Mapping[str, Any], *, examples: int, length: float
+) -> Need:
+    """Return what training on short texts needs, by an entry of fine_tunings."""
+    batch = min(block["batch_size"], examples)
+    updates = block["epochs"] * -(-examples // block["batch_size"])
+    count = parameters(shape, size)
+    trained = count
+    if block["lora"] is not None:
+        trained = 2 * block["lora"]["rank"] * 8 * shape["width"] * shape["layers"]
+    work = training(
+        shape,
+        size,
+        updates=updates,
+        tokens_per_update=batch * length,
+        span=length,
+        trained=trained,
+    )
+    states = 0.75 * state_bytes(trained)
+    return Need(
+        work=work + Work(written=states * updates / block["save_every"]),
+        memory=4 * count
+        + 1.5 * state_bytes(trained)
+        + activations(shape, size, batch * length, scored=batch * length),
+        scratch=states,
+    )
+
+
+@models("train_macondo_mlp")
+def train_macondo_mlp(config: Config, wildcards: Wildcards) -> Need:
+    """Train an MLP for each of three points, and ask it and the datastore every test token."""
+    settings = config["overspecification"]
+    shape = fine_tuned_shape(config, wildcards["fine_tuning"])
+    examples, _ = villagers(config)
+    size = shape["vocabulary"] + (examples if config["macondo"]["child_names"] == "added" else 0)
+    entries, mlp = examples * (SENTENCE["train"] - 1), settings["mlp"]
+    frozen = mlp["head"] == "lm_head_frozen"
+    batch = min(mlp["batch_size"], entries)
+    width = shape["width"]
+    work = mlp_training(
+        width, mlp["hidden"], size, pairs=entries * mlp["epochs"], batch=batch, frozen=frozen
+    )
+    asked = examples * SENTENCE["test"]
+    work = work + compare(asked, entries, width) + product(asked, width, size)
+    work = work + Work(moved=asked * min(settings["k"], entries) * (4 * width + 240))
+    count = 2 * width * mlp["hidden"] + (0 if frozen else size * width)
+    return Need(
+        work=work * KEPT_POINTS,
+        memory=1.5 * state_bytes(count) + 16 * batch * size + 8 * entries * width,
+        disk=1e3 * examples,
+        scratch=12 * count,
+        threads="fine_tune",
+        gpu=True,
+    )
+
+
+@models("finetune_conversational")
+def finetune_conversational(config: Config, wildcards: Wildcards) -> Need:
+    """Fine-tune on the train and on the test questions; score all answers after each epoch."""
+    name = wildcards["fine_tuning"]
+    shape = fine_tuned_shape(config, name)
+    _, examples = villagers(config)
+    size = shape["vocabulary"] + examples * (config["macondo_conv"]["child_names"] == "added")
+    block = config["overspecification"]["fine_tunings"][name]
+    total, memory, scratch = Work(), 0.0, 0.0
+    for split in CHAT_TRAININGS:
+        length = CONVERSATION[split]
+        fit = fine_tuning(shape, size, block, examples=examples, length=length)
+        read = sum(CONVERSATION.values()) * examples
+        once = forward(shape, size, read, span=length, passes=max(1, read / 64 / length))
+        total = total + fit.work + once * block["epochs"]
+        memory, scratch = max(memory, fit.memory), max(scratch, fit.scratch)
+    return Need(
+        work=total,
+        memory=memory,
+        disk=60 * examples * block["epochs"] * 2,
+        scratch=scratch,
+        threads="fine_tune",
+        gpu=True,
+        half=half_precision(block["precision"]),
+    )

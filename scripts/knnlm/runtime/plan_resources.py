@@ -1,0 +1,78 @@
+"""What Snakemake asks a scheduler for: memory, minutes, disk and GPUs of a job.
+
+From the same model as `snakemake plan`; a retry asks for more. Standard library only: the
+Snakefile imports this module, in every job.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import knnlm.runtime.plan_experiments
+import knnlm.runtime.plan_training  # noqa: F401  (both register their models)
+from knnlm.runtime.plan_needs import MODELS, Config, Need
+from knnlm.runtime.plan_work import Machine
+
+MB = 1e6
+MEMORY_MARGIN, TIME_MARGIN, DISK_MARGIN = 1.5, 3.0, 1.2
+LEAST_MB, LEAST_MINUTES = 1000, 10
+LESS_THAN_A_SECOND = Need()  # of a rule that no model describes: all are short
+
+
+def need_of(config: Config, rule: str, wildcards: Mapping[str, str]) -> Need:
+    """Return what a job of a rule needs."""
+    model = MODELS.get(rule)
+    return model(config, dict(wildcards)) if model else LESS_THAN_A_SECOND
+
+
+def threads_of(config: Config, need: Need) -> int:
+    """Return the compute threads of a job."""
+    return config["threads"][need.threads] if need.threads else 1
+
+
+def seconds_of(config: Config, need: Need, machine: Machine) -> float:
+    """Return the estimated seconds of a job on a machine."""
+    threads = threads_of(config, need)
+    return machine.seconds(need.work, threads=threads, gpu=need.gpu, half=need.half)
+
+
+def resources(config: Config, machine: Machine) -> dict[str, Callable[..., int]]:
+    """Return the resources of any rule, as functions that Snakemake calls with its name.
+
+    Memory and time grow with each attempt, so that a job that was too large for what it asked
+    for is asked for again with more.
+
+    Args:
+        config: the merged settings; they must stay as they are.
+        machine: the hardware on which the minutes are estimated.
+
+    Returns:
+        mem_mb, runtime (minutes), disk_mb (outputs and what lies beside them meanwhile) and gpu
+        (1 where the scale has one and the rule uses it).
+    """
+
+    @lru_cache(maxsize=None)
+    def known(rule: str, wildcards: str) -> Need:
+        return need_of(config, rule, json.loads(wildcards))
+
+    def need(rule: str, wildcards: Any) -> Need:
+        return known(rule, json.dumps(dict(wildcards)))
+
+    def mem_mb(wildcards: Any, attempt: int, rulename: str) -> int:
+        memory = MEMORY_MARGIN * need(rulename, wildcards).process_memory / MB
+        return attempt * max(LEAST_MB, math.ceil(memory / 100) * 100)
+
+    def runtime(wildcards: Any, attempt: int, rulename: str) -> int:
+        seconds = TIME_MARGIN * seconds_of(config, need(rulename, wildcards), machine)
+        return attempt * max(LEAST_MINUTES, math.ceil(seconds / 60))
+
+    def disk_mb(wildcards: Any, rulename: str) -> int:
+        one = need(rulename, wildcards)
+        return max(100, math.ceil(DISK_MARGIN * (one.disk + one.scratch) / MB))
+
+    def gpu(wildcards: Any, rulename: str) -> int:
+        return int(need(rulename, wildcards).gpu and config["scale"] != "cpu")
+
+    return {"mem_mb": mem_mb, "runtime": runtime, "disk_mb": disk_mb, "gpu": gpu}

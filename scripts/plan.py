@@ -1,0 +1,26 @@
+"""Tell what a run will cost: jobs, bytes, FLOPs and hours of every rule."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knnlm.runtime.job import begin
+from knnlm.runtime.plan_report import make_plan
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    terminal = os.dup(1)
+    begin(log=snakemake.log[0], threads=snakemake.params.threads)
+    make_plan(
+        output=Path(snakemake.output.plan),
+        config=snakemake.params.config,
+        snakefile=Path(snakemake.params.snakefile),
+        this=Path(snakemake.input.this),
+        others=Path(snakemake.input.others),
+        hardware=snakemake.params.hardware,
+        limits=snakemake.params.limits,
+        target=snakemake.params.target,
+        terminal=terminal,
+    )
