@@ -15,6 +15,7 @@ pathvars:
     benchmarks=f"results/{config['run']}/benchmarks",
 
 
+include: "workflow/rules/plan.smk"
 include: "workflow/rules/text.smk"
 include: "workflow/rules/lm.smk"
 include: "workflow/rules/retrieval.smk"

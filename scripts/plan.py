@@ -14,13 +14,18 @@ if __name__ == "__main__":
     terminal = os.dup(1)
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     make_plan(
-        output=Path(snakemake.output.plan),
+        output=Path(snakemake.params.plan),
         config=snakemake.params.config,
         snakefile=Path(snakemake.params.snakefile),
         this=Path(snakemake.input.this),
         others=Path(snakemake.input.others),
-        hardware=snakemake.params.hardware,
-        limits=snakemake.params.limits,
+        hardware=snakemake.resources.hardware,
+        limits={
+            "mem_mb": snakemake.resources.get("limit_mem_mb"),
+            "disk_mb": snakemake.resources.get("limit_disk_mb"),
+            "runtime": snakemake.resources.get("limit_runtime"),
+            "gpu": snakemake.resources.get("limit_gpu"),
+        },
         target=snakemake.params.target,
         terminal=terminal,
     )

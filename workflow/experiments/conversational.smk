@@ -36,7 +36,7 @@ rule finetune_conversational:
         CONDA
     threads: config["threads"]["fine_tune"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/finetune_conversational.py",
@@ -70,6 +70,8 @@ rule evaluate_conversational:
         "<logs>/evaluate_conversational.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/evaluate_conversational.py",
@@ -101,6 +103,8 @@ rule plot_conversational:
         "<logs>/plot_conversational.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/plot_conversational.py"),
         threads=1,

@@ -47,6 +47,8 @@ rule evaluate_knn_perplexity:
         "<benchmarks>/evaluate_knn_perplexity.tsv"
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/evaluate_knn_perplexity.py", knn_perplexity=True, lm_seeds=True
@@ -75,6 +77,8 @@ rule plot_knn_perplexity:
         "<logs>/plot_knn_perplexity.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/plot_knn_perplexity.py"),
         threads=1,

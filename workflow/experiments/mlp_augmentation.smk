@@ -38,7 +38,7 @@ rule train_mlp_replacement:
         CONDA
     threads: config["threads"]["fine_tune"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/train_mlp_replacement.py", threads="fine_tune", mlp_replacement=True
@@ -64,7 +64,7 @@ rule continue_language_model:
         CONDA
     threads: config["threads"]["fine_tune"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/continue_language_model.py", threads="fine_tune", mlp_replacement=True
@@ -73,18 +73,6 @@ rule continue_language_model:
         settings=config["mlp_replacement"],
     script:
         "../../scripts/continue_language_model.py"
-
-
-use rule score_queries as score_control with:
-    input:
-        model="<results>/controls/seed{seed}/{control}",
-        tokens=f"<results>/corpora/{config['corpus']}/tokens",
-    output:
-        queries=directory("<results>/log_probs/controls/seed{seed}/{control}/{split}"),
-    log:
-        "<logs>/score_control/seed{seed}/{control}/{split}.log",
-    benchmark:
-        "<benchmarks>/score_control/seed{seed}/{control}/{split}.tsv"
 
 
 rule evaluate_mlp_augmentation:
@@ -106,6 +94,8 @@ rule evaluate_mlp_augmentation:
         "<logs>/evaluate_mlp_augmentation.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/evaluate_mlp_augmentation.py",
@@ -142,6 +132,8 @@ rule plot_mlp_augmentation:
         "<logs>/plot_mlp_augmentation.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/plot_mlp_augmentation.py"),
         threads=1,

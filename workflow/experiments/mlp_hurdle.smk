@@ -36,7 +36,7 @@ rule train_hurdle_macondo:
         CONDA
     threads: config["threads"]["fine_tune"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/train_hurdle_macondo.py",
@@ -67,7 +67,7 @@ rule train_hurdle_text:
         CONDA
     threads: config["threads"]["fine_tune"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/train_hurdle_text.py", threads="fine_tune", mlp_hurdle=True
@@ -92,6 +92,8 @@ rule evaluate_mlp_hurdle:
         "<logs>/evaluate_mlp_hurdle.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/evaluate_mlp_hurdle.py", experiment_seeds=True),
         threads=1,
@@ -117,6 +119,8 @@ rule plot_mlp_hurdle:
         "<logs>/plot_mlp_hurdle.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/plot_mlp_hurdle.py"),
         threads=1,

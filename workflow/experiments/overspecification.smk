@@ -48,7 +48,7 @@ rule finetune_macondo:
         CONDA
     threads: config["threads"]["fine_tune"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/finetune_macondo.py",
@@ -79,7 +79,7 @@ rule train_macondo_mlp:
         CONDA
     threads: config["threads"]["fine_tune"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/train_macondo_mlp.py",
@@ -108,6 +108,8 @@ rule evaluate_overspecification:
         "<logs>/evaluate_overspecification.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/evaluate_overspecification.py",
@@ -139,6 +141,8 @@ rule plot_overspecification:
         "<logs>/plot_overspecification.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/plot_overspecification.py"),
         threads=1,

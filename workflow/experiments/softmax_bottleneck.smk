@@ -41,7 +41,7 @@ rule project_distributions:
         CONDA
     threads: config["threads"]["fine_tune"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/project_distributions.py", threads="fine_tune", softmax_bottleneck=True
@@ -72,7 +72,7 @@ rule project_on_heads:
         CONDA
     threads: config["threads"]["fine_tune"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/project_on_heads.py", threads="fine_tune", softmax_bottleneck=True
@@ -100,6 +100,8 @@ rule evaluate_softmax_bottleneck:
         "<logs>/evaluate_softmax_bottleneck.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/evaluate_softmax_bottleneck.py",
@@ -132,6 +134,8 @@ rule plot_softmax_bottleneck:
         "<logs>/plot_softmax_bottleneck.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/plot_softmax_bottleneck.py"),
         threads=1,

@@ -21,6 +21,8 @@ rule environment:
         "<logs>/environment.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/record_environment.py", **{block: True for block in config}
@@ -40,6 +42,8 @@ rule settings:
     localrule: True
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/record_settings.py", **{block: True for block in config}),
         threads=1,
@@ -59,6 +63,8 @@ rule cost:
     localrule: True
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/collect_costs.py"),
         threads=1,

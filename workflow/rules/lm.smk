@@ -18,7 +18,7 @@ rule train_language_model:
         CONDA
     threads: config["threads"]["train"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/train_language_model.py", threads="train", models="model"),
         threads=config["threads"]["train"],
@@ -42,10 +42,22 @@ rule score_queries:
         CONDA
     threads: config["threads"]["encode"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/score_queries.py", threads="encode", queries=True),
         threads=config["threads"]["encode"],
         queries=config["queries"],
     script:
         "../../scripts/score_queries.py"
+
+
+use rule score_queries as score_control with:
+    input:
+        model="<results>/controls/seed{seed}/{control}",
+        tokens=f"<results>/corpora/{config['corpus']}/tokens",
+    output:
+        queries=directory("<results>/log_probs/controls/seed{seed}/{control}/{split}"),
+    log:
+        "<logs>/score_control/seed{seed}/{control}/{split}.log",
+    benchmark:
+        "<benchmarks>/score_control/seed{seed}/{control}/{split}.tsv"

@@ -20,7 +20,7 @@ rule build_datastore:
         CONDA
     threads: config["threads"]["encode"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/build_datastore.py", threads="encode", datastores="datastore"
@@ -44,6 +44,8 @@ rule build_index:
     conda:
         CONDA
     threads: config["threads"]["search"]
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/build_index.py", threads="search", indexes="index"),
         threads=config["threads"]["search"],
@@ -68,7 +70,7 @@ rule search_neighbors:
         CONDA
     threads: config["threads"]["search"]
     resources:
-        gpu=int(config["scale"] != "cpu"),
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/search_neighbors.py",

@@ -14,6 +14,8 @@ rule build_corpus:
     priority: LONGEST_PATH
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/build_corpus.py", corpora="corpus"),
         threads=1,
@@ -36,6 +38,8 @@ rule train_tokenizer:
     conda:
         CONDA
     threads: config["threads"]["encode"]
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/train_tokenizer.py", threads="encode", tokenizer=True),
         threads=config["threads"]["encode"],
@@ -59,6 +63,8 @@ rule tokenize_corpus:
     conda:
         CONDA
     threads: config["threads"]["encode"]
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/tokenize_corpus.py", threads="encode"),
         threads=config["threads"]["encode"],
@@ -77,6 +83,8 @@ rule build_macondo:
         "<logs>/build_macondo/{town}/seed{seed}.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/build_macondo.py", macondo=town_of),
         threads=1,
@@ -95,6 +103,8 @@ rule build_macondo_chat:
         "<logs>/build_macondo_chat/seed{seed}.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/build_macondo_chat.py", macondo_conv=True),
         threads=1,

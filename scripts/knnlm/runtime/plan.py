@@ -5,21 +5,33 @@ those of this machine, measured beforehand, and of the machines in data/hardware
 """
 
 import heapq
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from knnlm.runtime.artifacts import atomic_path
-from knnlm.runtime.plan_dag import Job, predecessors
+from knnlm.runtime.plan_dag import Job, in_order, predecessors
 from knnlm.runtime.plan_needs import Config, Need
 from knnlm.runtime.plan_resources import need_of, seconds_of, threads_of
-from knnlm.runtime.plan_work import Machine
+from knnlm.runtime.plan_work import Machine, Work
 
 GB, HOUR = 1e9, 3600.0
-COLUMNS = ("rule", "jobs", "gpu", "threads", "disk_gb", "memory_gb", "moved_gb", "flops")
+COLUMNS = (
+    "rule",
+    "jobs",
+    "gpu",
+    "threads",
+    "disk_gb",
+    "memory_gb",
+    "gpu_memory_gb",
+    "moved_gb",
+    "flops",
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,10 @@ class Plan:
         """What each job needs."""
         return [need_of(self.config, job.rule, job.wildcards) for job in self.jobs]
 
+    def memory(self, need: Need) -> float:
+        """Return the bytes of the process of a job."""
+        return need.process_memory(on_gpu=need.on_gpu(self.config))
+
     def seconds(self, machine: Machine) -> list[float]:
         """Return the estimated seconds of each job; target rules run nothing."""
         return [
@@ -74,31 +90,34 @@ class Plan:
         ]
 
     def table(self) -> pd.DataFrame:
-        """Return a row for each rule, in the order of the first jobs, and a total.
+        """Return a row for each rule, in the order of the DAG, and a total.
 
         Columns: rule, jobs, gpu and threads (of a job), disk_gb (outputs of all jobs), memory_gb
-        (largest job), moved_gb and flops (all jobs), and for each kind of machine hours (all
+        and gpu_memory_gb (largest job), moved_gb and flops (all jobs), and for each kind of machine hours (all
         jobs, one after the other) and longest_hours (longest job).
         """
         rows = []
         for job, need in zip(self.jobs, self.needs, strict=True):
-            work = need.work
+            work = need.work if job.outputs else Work()
             rows.append(
                 {
                     "rule": job.rule,
                     "jobs": 1,
-                    "gpu": int(need.gpu and self.config["scale"] != "cpu"),
+                    "gpu": int(need.on_gpu(self.config)),
                     "threads": threads_of(self.config, need),
                     "disk_gb": need.disk / GB if job.outputs else 0.0,
-                    "memory_gb": need.process_memory / GB if job.outputs else 0.0,
+                    "memory_gb": self.memory(need) / GB if job.outputs else 0.0,
+                    "gpu_memory_gb": need.device / GB if need.on_gpu(self.config) else 0.0,
                     "moved_gb": (work.moved + work.read + work.written) / GB,
                     "flops": work.flops,
                 }
             )
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         how = dict.fromkeys(("jobs", "disk_gb", "moved_gb", "flops"), "sum")
-        how |= dict.fromkeys(("gpu", "threads", "memory_gb"), "max")
-        for machine in {cluster.machine.name: cluster.machine for cluster in self.hardware}.values():
+        how |= dict.fromkeys(("gpu", "threads", "memory_gb", "gpu_memory_gb"), "max")
+        for machine in {
+            cluster.machine.name: cluster.machine for cluster in self.hardware
+        }.values():
             hours = [seconds / HOUR for seconds in self.seconds(machine)]
             names = (f"hours_{machine.name}", f"longest_hours_{machine.name}")
             table = table.assign(**dict.fromkeys(names, hours))
@@ -111,7 +130,7 @@ class Plan:
 
     def critical_path(self, machine: Machine) -> tuple[float, list[str]]:
         """Return the seconds of the longest chain of jobs, and their names, first to last."""
-        before, seconds = predecessors(list(self.jobs)), self.seconds(machine)
+        before, seconds = predecessors(self.jobs), self.seconds(machine)
         ends: dict[int, float] = {}
         last: dict[int, int | None] = {}
         for number in in_order(before):
@@ -133,7 +152,7 @@ class Plan:
         count as one machine with all their cores and GPUs, so that fragments are not counted.
         """
         machine = cluster.machine
-        before, seconds = predecessors(list(self.jobs)), self.seconds(machine)
+        before, seconds = predecessors(self.jobs), self.seconds(machine)
         order = in_order(before)
         after: dict[int, list[int]] = {number: [] for number in order}
         for number, earlier in enumerate(before):
@@ -165,7 +184,7 @@ class Plan:
     def _asks(self, number: int, cluster: Cluster) -> tuple[int, int]:
         """Return cores and GPUs of a job, no more than a node has."""
         need, machine = self.needs_at(number), cluster.machine
-        gpu = int(need.gpu and self.config["scale"] != "cpu")
+        gpu = int(need.on_gpu(self.config))
         threads = min(threads_of(self.config, need), machine.cores)
         return (threads if self.jobs[number].outputs else 0), min(gpu, machine.gpus)
 
@@ -173,24 +192,6 @@ class Plan:
         """Return what one job needs."""
         job = self.jobs[number]
         return need_of(self.config, job.rule, job.wildcards)
-
-
-def in_order(before: Sequence[Sequence[int]]) -> list[int]:
-    """Return job numbers such that each comes after those it reads from."""
-    order: list[int] = []
-    done: set[int] = set()
-    stack = list(range(len(before)))[::-1]
-    while stack:
-        number = stack[-1]
-        missing = [one for one in before[number] if one not in done]
-        if missing:
-            stack += missing
-            continue
-        stack.pop()
-        if number not in done:
-            done.add(number)
-            order.append(number)
-    return order
 
 
 def write_plan(path: Path, table: pd.DataFrame) -> None:
@@ -201,8 +202,6 @@ def write_plan(path: Path, table: pd.DataFrame) -> None:
 
 def read_machines(this: Path, others: Path) -> dict[str, Machine]:
     """Return the machines by name: "this", as measured, and those of data/hardware.yaml."""
-    import yaml
-
-    blocks: dict[str, Any] = {"this": yaml.safe_load(this.read_text(encoding="utf-8"))}
+    blocks: dict[str, Any] = {"this": json.loads(this.read_text(encoding="utf-8"))}
     blocks |= yaml.safe_load(others.read_text(encoding="utf-8"))
     return {name: Machine.of(name, block) for name, block in blocks.items()}

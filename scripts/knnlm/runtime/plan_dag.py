@@ -6,7 +6,7 @@ So the plan counts the jobs that would run, whatever the rule files say.
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,17 +72,16 @@ def read_jobs(printed: str) -> list[Job]:
 
 
 def _blocks(printed: str) -> Iterator[tuple[str, dict[str, str]]]:
-    rule, fields = None, {}
-    for line in printed.splitlines():
-        if head := HEAD.match(line):
-            rule, fields = head[1], {}
-        elif rule and (field := FIELD.match(line)):
+    rule: str | None = None
+    fields: dict[str, str] = {}
+    for line in [*printed.splitlines(), ""]:
+        if rule and (field := FIELD.match(line)):
             fields[field[1]] = field[2]
-        elif rule and not line.strip():
+            continue
+        if rule:
             yield rule, fields
-            rule = None
-    if rule:
-        yield rule, fields
+        head = HEAD.match(line)
+        rule, fields = (head[1] if head else None), {}
 
 
 def _job(rule: str, fields: Mapping[str, str]) -> Job:
@@ -103,7 +102,30 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(", ") if part)
 
 
-def predecessors(jobs: list[Job]) -> list[list[int]]:
+def predecessors(jobs: Sequence[Job]) -> list[list[int]]:
     """Return for each job the numbers of the jobs whose outputs it reads."""
     makers = {output: number for number, job in enumerate(jobs) for output in job.outputs}
     return [sorted({makers[i] for i in job.inputs if i in makers}) for job in jobs]
+
+
+def in_order(before: Sequence[Sequence[int]]) -> list[int]:
+    """Return job numbers such that each comes after those it reads from."""
+    order: list[int] = []
+    done: set[int] = set()
+    stack = list(range(len(before)))[::-1]
+    while stack:
+        number = stack[-1]
+        missing = [one for one in before[number] if one not in done]
+        if missing:
+            stack += missing
+            continue
+        stack.pop()
+        if number not in done:
+            done.add(number)
+            order.append(number)
+    return order
+
+
+def sorted_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs such that each comes after those it reads from."""
+    return [jobs[number] for number in in_order(predecessors(jobs))]

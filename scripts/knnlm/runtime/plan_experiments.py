@@ -20,17 +20,16 @@ from knnlm.runtime.plan_pipeline import (
     compare,
     documents_scored,
     mlp_training,
-    store_bytes,
 )
 from knnlm.runtime.plan_sizes import (
     CONVERSATION,
     SENTENCE,
-    blocks_parameters,
+    added_names,
+    conversations,
     fine_tuned_shape,
     parameters,
     queries,
-    tokens,
-    villagers,
+    sentences,
     vocabulary,
 )
 from knnlm.runtime.plan_work import Work, product
@@ -40,7 +39,7 @@ from knnlm.runtime.plan_work import Work, product
 SETTLED_STEPS = 100
 EVALUATIONS = {"float32": 150, "float64": 30}
 GRID_VALUES = 6  # values moved for each query, neighbor and temperature of a sweep
-DRAW = Work(steps=3e6)  # a figure in SVG and PNG
+DRAW = Work(steps=1e8)  # a figure in SVG and PNG
 KEPT_POINTS = 3  # of a fine-tuning, for the MLP
 CHAT_TRAININGS = ("train", "test")
 
@@ -63,7 +62,8 @@ models(
 @models("build_macondo", "build_macondo_chat")
 def build_macondo(config: Config, wildcards: Wildcards) -> Need:
     """Write a town."""
-    examples, _ = villagers(config)
+    town = wildcards.get("town")
+    examples = sentences(config, town) if town else conversations(config)
     return Need(work=Work(steps=2000 * examples, written=4000 * examples), disk=4000 * examples)
 
 
@@ -85,8 +85,10 @@ def evaluate_knn_perplexity(config: Config, wildcards: Wildcards) -> Need:
 
 
 def _mixtures(config: Config) -> tuple[int, Mapping[str, Any], int]:
-    return config["softmax_bottleneck"]["positions"], config["models"][base_model(config)], (
-        vocabulary(config)
+    return (
+        config["softmax_bottleneck"]["positions"],
+        config["models"][base_model(config)],
+        (vocabulary(config)),
     )
 
 
@@ -115,7 +117,8 @@ def project_distributions(config: Config, wildcards: Wildcards) -> Need:
     products = backward_too(one, gradients=1) * (n / tile)
     return Need(
         work=(products + once) * steps + Work(torch=True),
-        memory=16 * tile * size * 6 + 4 * parameters(model, size),
+        memory=4 * parameters(model, size),
+        device=16 * tile * size * 6,
         disk=1e3 * n,
         threads="fine_tune",
         gpu=True,
@@ -137,7 +140,7 @@ def project_on_heads(config: Config, wildcards: Wildcards) -> Need:
         double = Work(doubles=pair.flops, moved=2 * values, exponentials=2 * n * size)
         total = total + single * EVALUATIONS["float32"] + double * EVALUATIONS["float64"]
     memory = 16 * tile * size * 4 + 24 * size * max(widths) + 160 * n * max(widths)
-    return Need(work=total, memory=memory, disk=1e4 * n, threads="fine_tune", gpu=True)
+    return Need(work=total, device=memory, disk=1e4 * n, threads="fine_tune", gpu=True)
 
 
 @models("evaluate_softmax_bottleneck")
@@ -156,9 +159,9 @@ def finetune_macondo(config: Config, wildcards: Wildcards) -> Need:
     """Fine-tune on sentences; at some points score the names, alone and with retrieval."""
     name, settings = wildcards["fine_tuning"], config["overspecification"]
     shape = fine_tuned_shape(config, name)
-    examples, _ = villagers(config)
-    size = shape["vocabulary"] + (examples if config["macondo"]["child_names"] == "added" else 0)
     block = settings["fine_tunings"][name]
+    examples = sentences(config, block["town"])
+    size = shape["vocabulary"] + added_names(config["macondo"]["towns"][block["town"]], examples)
     fit = fine_tuning(shape, size, block, examples=examples, length=SENTENCE["train"])
     read = sum(examples * SENTENCE[split] for split in SPLITS)
     entries = examples * (SENTENCE["train"] - 1)
@@ -176,6 +179,7 @@ def finetune_macondo(config: Config, wildcards: Wildcards) -> Need:
     return Need(
         work=fit.work + point * settings["points"] + Work(written=3 * kept),
         memory=fit.memory + 3 * kept + 12 * found,
+        device=fit.device,
         disk=KEPT_POINTS * kept,
         scratch=fit.scratch,
         threads="fine_tune",
@@ -205,8 +209,9 @@ def fine_tuning(
     states = 0.75 * state_bytes(trained)
     return Need(
         work=work + Work(written=states * updates / block["save_every"]),
-        memory=4 * count
-        + 1.5 * state_bytes(trained)
+        memory=4 * count + 0.5 * state_bytes(trained),
+        device=4 * count
+        + state_bytes(trained)
         + activations(shape, size, batch * length, scored=batch * length),
         scratch=states,
     )
@@ -217,8 +222,9 @@ def train_macondo_mlp(config: Config, wildcards: Wildcards) -> Need:
     """Train an MLP for each of three points, and ask it and the datastore every test token."""
     settings = config["overspecification"]
     shape = fine_tuned_shape(config, wildcards["fine_tuning"])
-    examples, _ = villagers(config)
-    size = shape["vocabulary"] + (examples if config["macondo"]["child_names"] == "added" else 0)
+    town = settings["fine_tunings"][wildcards["fine_tuning"]]["town"]
+    examples = sentences(config, town)
+    size = shape["vocabulary"] + added_names(config["macondo"]["towns"][town], examples)
     entries, mlp = examples * (SENTENCE["train"] - 1), settings["mlp"]
     frozen = mlp["head"] == "lm_head_frozen"
     batch = min(mlp["batch_size"], entries)
@@ -232,7 +238,8 @@ def train_macondo_mlp(config: Config, wildcards: Wildcards) -> Need:
     count = 2 * width * mlp["hidden"] + (0 if frozen else size * width)
     return Need(
         work=work * KEPT_POINTS,
-        memory=1.5 * state_bytes(count) + 16 * batch * size + 8 * entries * width,
+        memory=0.5 * state_bytes(count) + 8 * entries * width,
+        device=state_bytes(count) + 16 * batch * size,
         disk=1e3 * examples,
         scratch=12 * count,
         threads="fine_tune",
@@ -245,22 +252,23 @@ def finetune_conversational(config: Config, wildcards: Wildcards) -> Need:
     """Fine-tune on the train and on the test questions; score all answers after each epoch."""
     name = wildcards["fine_tuning"]
     shape = fine_tuned_shape(config, name)
-    _, examples = villagers(config)
-    size = shape["vocabulary"] + examples * (config["macondo_conv"]["child_names"] == "added")
+    examples = conversations(config)
+    size = shape["vocabulary"] + added_names(config["macondo_conv"], examples)
     block = config["overspecification"]["fine_tunings"][name]
-    total, memory, scratch = Work(), 0.0, 0.0
+    total, fits = Work(), []
     for split in CHAT_TRAININGS:
         length = CONVERSATION[split]
         fit = fine_tuning(shape, size, block, examples=examples, length=length)
         read = sum(CONVERSATION.values()) * examples
         once = forward(shape, size, read, span=length, passes=max(1, read / 64 / length))
         total = total + fit.work + once * block["epochs"]
-        memory, scratch = max(memory, fit.memory), max(scratch, fit.scratch)
+        fits.append(fit)
     return Need(
         work=total,
-        memory=memory,
+        memory=max(fit.memory for fit in fits),
+        device=max(fit.device for fit in fits),
         disk=60 * examples * block["epochs"] * 2,
-        scratch=scratch,
+        scratch=max(fit.scratch for fit in fits),
         threads="fine_tune",
         gpu=True,
         half=half_precision(block["precision"]),

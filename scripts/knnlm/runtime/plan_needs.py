@@ -11,6 +11,7 @@ from knnlm.runtime.plan_work import Work
 
 MB = 1e6
 PLAIN_PROCESS, TORCH_PROCESS = 250 * MB, 700 * MB  # resident before any data
+GPU_PROCESS = 4000 * MB  # more where there is a GPU: driver, libraries, pinned buffers
 
 Config = Mapping[str, Any]
 Wildcards = Mapping[str, str]
@@ -22,7 +23,8 @@ class Need:
 
     Attributes:
         work: see `Work`.
-        memory: bytes of data at most in memory at a time; of the GPU, where it has one.
+        memory: bytes of data at most in memory at a time.
+        device: further bytes, which are on the GPU where there is one.
         disk: bytes of its outputs.
         scratch: bytes that it has on disk beside them while it runs.
         threads: name of its entry in the block `threads` of the config; None is one thread.
@@ -32,16 +34,25 @@ class Need:
 
     work: Work = field(default_factory=Work)
     memory: float = 0.0
+    device: float = 0.0
     disk: float = 0.0
     scratch: float = 0.0
     threads: str | None = None
     gpu: bool = False
     half: bool = False
 
-    @property
-    def process_memory(self) -> float:
-        """Bytes of the process, its libraries included."""
-        return self.memory + (TORCH_PROCESS if self.work.torch else PLAIN_PROCESS)
+    def process_memory(self, *, on_gpu: bool) -> float:
+        """Return the bytes of the process, its libraries included.
+
+        Args:
+            on_gpu: whether it runs on a GPU, whose driver takes memory of the process as well.
+        """
+        elsewhere = GPU_PROCESS if on_gpu else self.device
+        return self.memory + elsewhere + (TORCH_PROCESS if self.work.torch else PLAIN_PROCESS)
+
+    def on_gpu(self, config: Config) -> bool:
+        """Return whether it asks for a GPU at the scale of a config."""
+        return self.gpu and config["scale"] != "cpu"
 
 
 Model = Callable[[Config, Wildcards], Need]

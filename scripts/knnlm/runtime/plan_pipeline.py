@@ -29,12 +29,13 @@ from knnlm.runtime.plan_work import Work, product
 
 SPLITS = ("train", "validation", "test")
 ID, DISTANCE, VALUE = 8, 4, 4  # bytes of a stored neighbor
-STEPS_PER_BYTE = {"gazetteer": 4.0, "hub": 0.05, "local": 0.05}  # to make or read text
+# Simple interpreted steps a byte, or as long: to make text (benchmarks/gazetteer.py), to read it.
+STEPS_PER_BYTE = {"gazetteer": 25.0, "hub": 1.0, "local": 1.0}
 SLICE_BYTES = 512 << 20  # as in knnlm.retrieval.datastore
 KMEANS_ROUNDS = {"coarse": 10, "codes": 25}  # of faiss, as used in knnlm.retrieval.inverted_file
 CODES = 256  # centroids of each byte of a code
 TOKEN_RECORD = 2 + 8 + 1 + 1  # bytes of a token, its place in the text, words and lines
-TOKENIZER_STEPS = {"train": 0.35, "encode": 0.15}  # steps a byte, of compiled code
+TOKENIZER_STEPS = {"train": 12.0, "encode": 17.0}  # as long, a byte: 10 MB of other text
 ENCODED_TOKENS, SCORED_TOKENS = 8192, 4096  # read by one forward pass
 STORED_SITES = 3
 
@@ -92,7 +93,8 @@ def train_language_model(config: Config, wildcards: Wildcards) -> Need:
     saves = (updates - done) / block["save_every"]
     return Need(
         work=work + Work(written=saves * 0.75 * state),
-        memory=1.5 * state + activations(model, size, per_pass, scored=per_pass),
+        memory=0.5 * state,
+        device=state + activations(model, size, per_pass, scored=per_pass),
         disk=0.25 * state + 0.75 * state,  # the weights, and the trunk with its two moments
         scratch=0.75 * state,
         threads="train",
@@ -124,9 +126,8 @@ def score_queries(config: Config, wildcards: Wildcards) -> Need:
     disk = count * (4 * STORED_SITES * model["width"] + 26)
     return Need(
         work=work + Work(written=2 * disk, doubles=0, exponentials=count * size),
-        memory=activations(model, size, SCORED_TOKENS, scored=0)
-        + 4 * parameters(model, size)
-        + 128e6,
+        memory=4 * parameters(model, size) + 128e6,
+        device=activations(model, size, SCORED_TOKENS, scored=0),
         disk=disk,
         scratch=disk,
         threads="encode",
@@ -162,9 +163,8 @@ def build_datastore(config: Config, wildcards: Wildcards) -> Need:
     disk = store_bytes(config, wildcards["datastore"])
     return Need(
         work=work + Work(moved=3 * disk, written=disk),
-        memory=activations(model, size, ENCODED_TOKENS, scored=0)
-        + 4 * parameters(model, size)
-        + 4 * block["shard_mib"] * (1 << 20),
+        memory=4 * parameters(model, size) + 4 * block["shard_mib"] * (1 << 20),
+        device=activations(model, size, ENCODED_TOKENS, scored=0),
         disk=disk,
         threads="encode",
         gpu=True,
@@ -261,7 +261,7 @@ def search_neighbors(config: Config, wildcards: Wildcards) -> Need:
 def train_mlp_replacement(config: Config, wildcards: Wildcards) -> Need:
     """Train an MLP on every pair of a datastore, some epochs."""
     settings, size = config["mlp_replacement"], vocabulary(config)
-    entries, width, number = keys_of(config, wildcards["datastore"])
+    entries, width, _ = keys_of(config, wildcards["datastore"])
     hidden = settings["hidden_multiple"] * width
     frozen = wildcards["head"] == "lm_head_frozen"
     work = mlp_training(
@@ -277,10 +277,8 @@ def train_mlp_replacement(config: Config, wildcards: Wildcards) -> Need:
     logits = 4 * 4 * settings["batch_size"] / settings["accumulation"] * size
     return Need(
         work=work + Work(read=read, moved=2 * read),
-        memory=1.5 * state_bytes(count)
-        + 4 * size * width
-        + logits
-        + 4 * settings["buffer_mib"] * (1 << 20),
+        memory=0.5 * state_bytes(count) + 4 * settings["buffer_mib"] * (1 << 20),
+        device=state_bytes(count) + 4 * size * width + logits,
         disk=4 * count,
         scratch=12 * count,
         threads="fine_tune",
@@ -296,9 +294,7 @@ def mlp_training(
     inner = product(batch, width, 2 * hidden)
     head = product(batch, width, size)
     values = batch * (8 * width + 24 * hidden + LOGIT_VALUES * size)
-    others = Work(
-        moved=4 * values, exponentials=batch * (hidden + size), operations=30, torch=True
-    )
+    others = Work(moved=4 * values, exponentials=batch * (hidden + size), operations=30, torch=True)
     count = 2 * width * hidden + (0 if frozen else size * width)
     passes = backward_too(inner + others) + backward_too(head, gradients=1 if frozen else 2)
     update = passes + optimizer(count)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from knnlm.runtime.artifacts import save_json
 from knnlm.runtime.plan import GB, HOUR, Cluster, Plan, clusters, read_machines, write_plan
-from knnlm.runtime.plan_dag import dry_run, read_jobs
+from knnlm.runtime.plan_dag import dry_run, read_jobs, sorted_jobs
 from knnlm.runtime.plan_needs import Config
 
 MINUTE = 60.0
@@ -23,7 +23,7 @@ def make_plan(
     this: Path,
     others: Path,
     hardware: str,
-    limits: Mapping[str, float],
+    limits: Mapping[str, float | None],
     target: str,
     terminal: int,
 ) -> None:
@@ -36,8 +36,8 @@ def make_plan(
         this: the measured rates of this machine.
         others: data/hardware.yaml.
         hardware: such as "this, h200, 8 x h200"; limits of machines are those of the last.
-        limits: mem_mb (of a job), disk_mb (of the run), runtime (minutes of a job), gpus; one
-            that is absent is what the last hardware has, or none for runtime.
+        limits: mem_mb (of a job), disk_mb (of the run), runtime (minutes of a job) and gpu; None
+            is what the last hardware has, and for runtime no limit.
         target: the rule that is planned.
         terminal: where the text goes, a file descriptor.
     """
@@ -45,13 +45,14 @@ def make_plan(
     output.parent.mkdir(parents=True, exist_ok=True)
     save_json(settings, config)
     try:
-        jobs = read_jobs(dry_run(snakefile, settings, target))
+        jobs = sorted_jobs(read_jobs(dry_run(snakefile, settings, target)))
     finally:
         settings.unlink()
     plan = Plan(config, jobs, clusters(hardware, read_machines(this, others)))
+    given = {name: limit for name, limit in limits.items() if limit is not None}
     table = plan.table()
     write_plan(output, table)
-    lines = [*as_text(table), "", *summary(plan), "", *exceeded(plan, limits)]
+    lines = [*as_text(table), "", *summary(plan), "", *exceeded(plan, given)]
     with open(terminal, "w", encoding="utf-8", closefd=False) as out:
         print("\n".join(lines), file=out)
 
@@ -106,30 +107,32 @@ def exceeded(plan: Plan, limits: Mapping[str, float]) -> list[str]:
     needs, seconds = plan.needs, plan.seconds(machine)
     found: dict[str, str] = {}
     for job, need, time in zip(plan.jobs, needs, seconds, strict=True):
-        if need.process_memory > memory:
+        if plan.memory(need) > memory:
             found.setdefault(
                 f"{job.rule} memory",
-                f"{job.name} needs {need.process_memory / GB:,.0f} GB of memory, the limit is "
+                f"{job.name} needs {plan.memory(need) / GB:,.0f} GB of memory, the limit is "
                 f"{memory / GB:,.0f} GB",
             )
         if time / MINUTE > limits.get("runtime", float("inf")):
             found.setdefault(
                 f"{job.rule} time",
-                f"{job.name} takes {hours(time)}, the limit is {hours(limits['runtime'] * MINUTE)}; "
-                "it is resumable: with retries it goes on in the next job",
+                f"{job.name} takes {hours(time)}, the limit is "
+                f"{hours(limits['runtime'] * MINUTE)}: retries go on where it was stopped",
             )
     kept = sum(need.disk for need in needs) + max(need.scratch for need in needs)
     if kept > disk:
         text = f"all artifacts need {kept / GB:,.0f} GB of disk, the limit is {disk / GB:,.0f} GB"
         found["disk"] = text
-    wanted = int(any(n.gpu for n in needs) and plan.config["scale"] != "cpu")
-    gpus = limits.get("gpus", cluster.nodes * machine.gpus)
+    wanted = int(any(need.on_gpu(plan.config) for need in needs))
+    gpus = limits.get("gpu", cluster.nodes * machine.gpus)
     if wanted > gpus:
         found["gpus"] = f"jobs ask for a GPU and {cluster.name} has none: they run on its cores"
     head = f"limits of {_limits_of(cluster, limits)}: "
-    return [head + "exceeded by", *(f"  {line}" for line in found.values())] if found else [
-        head + "nothing exceeds them"
-    ]
+    return (
+        [head + "exceeded by", *(f"  {line}" for line in found.values())]
+        if found
+        else [head + "nothing exceeds them"]
+    )
 
 
 def _limits_of(cluster: Cluster, limits: Mapping[str, float]) -> str:

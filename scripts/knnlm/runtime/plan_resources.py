@@ -7,7 +7,7 @@ Snakefile imports this module, in every job.
 import json
 import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import knnlm.runtime.plan_experiments
@@ -53,7 +53,7 @@ def resources(config: Config, machine: Machine) -> dict[str, Callable[..., int]]
         (1 where the scale has one and the rule uses it).
     """
 
-    @lru_cache(maxsize=None)
+    @cache
     def known(rule: str, wildcards: str) -> Need:
         return need_of(config, rule, json.loads(wildcards))
 
@@ -61,7 +61,8 @@ def resources(config: Config, machine: Machine) -> dict[str, Callable[..., int]]
         return known(rule, json.dumps(dict(wildcards)))
 
     def mem_mb(wildcards: Any, attempt: int, rulename: str) -> int:
-        memory = MEMORY_MARGIN * need(rulename, wildcards).process_memory / MB
+        one = need(rulename, wildcards)
+        memory = MEMORY_MARGIN * one.process_memory(on_gpu=one.on_gpu(config)) / MB
         return attempt * max(LEAST_MB, math.ceil(memory / 100) * 100)
 
     def runtime(wildcards: Any, attempt: int, rulename: str) -> int:
@@ -73,6 +74,6 @@ def resources(config: Config, machine: Machine) -> dict[str, Callable[..., int]]
         return max(100, math.ceil(DISK_MARGIN * (one.disk + one.scratch) / MB))
 
     def gpu(wildcards: Any, rulename: str) -> int:
-        return int(need(rulename, wildcards).gpu and config["scale"] != "cpu")
+        return int(need(rulename, wildcards).on_gpu(config))
 
     return {"mem_mb": mem_mb, "runtime": runtime, "disk_mb": disk_mb, "gpu": gpu}

@@ -6,6 +6,7 @@ used. Standard library only: the Snakefile imports this module, in every job.
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def documents(config: Config, split: str) -> float:
 def bytes_per_token(size: int) -> float:
     """Return the bytes a token of byte-level BPE, in a straight line over the logarithm."""
     known = sorted(BYTES_PER_TOKEN)
-    for low, high in zip(known, known[1:], strict=False):
+    for low, high in pairwise(known):
         if size <= high or high == known[-1]:
             slope = (BYTES_PER_TOKEN[high] - BYTES_PER_TOKEN[low]) / math.log(high / low)
             return max(1.0, BYTES_PER_TOKEN[low] + slope * math.log(size / low))
@@ -114,12 +115,21 @@ def queried_tokens(config: Config, model: Mapping[str, Any], split: str) -> floa
     return min(whole, n_queries / span * (span / stride + 1) * context)
 
 
-def villagers(config: Config) -> tuple[int, int]:
-    """Return the children of Macondo, one example each, and those of Macondo-Conv."""
-    town, chat = config["macondo"], config["macondo_conv"]
-    most = town["max_children"]
-    children = town["villagers_per_count"] * most * (most + 1) // 2
-    return children, chat["villagers"] * chat["children_each"]
+def sentences(config: Config, town: str) -> int:
+    """Return the examples of a town of Macondo: one for each child."""
+    block = config["macondo"]["towns"][town]
+    most = block["max_children"]
+    return block["villagers_per_count"] * most * (most + 1) // 2
+
+
+def conversations(config: Config) -> int:
+    """Return the examples of Macondo-Conv: one for each child."""
+    return config["macondo_conv"]["villagers"] * config["macondo_conv"]["children_each"]
+
+
+def added_names(town: Mapping[str, Any], examples: int) -> int:
+    """Return the names of children that join a vocabulary."""
+    return examples if town["child_names"] == "added" else 0
 
 
 def shape_of(name: str) -> dict[str, Any]:

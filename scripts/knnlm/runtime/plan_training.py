@@ -11,12 +11,11 @@ from knnlm.runtime.plan_needs import Config, Need, Wildcards, half_precision, mo
 from knnlm.runtime.plan_pipeline import base_model, keys_of, mlp_training
 from knnlm.runtime.plan_sizes import (
     SENTENCE,
-    blocks_parameters,
+    conversations,
     parameters,
     queries,
+    sentences,
     shape_of,
-    tokens,
-    villagers,
     vocabulary,
 )
 from knnlm.runtime.plan_work import Work
@@ -30,8 +29,8 @@ SCORED_SENTENCES = 256  # in one pass
 def train_hurdle_macondo(config: Config, wildcards: Wildcards) -> Need:
     """Train every variant on the test sentences, scoring the names as it goes."""
     block, shape = config["mlp_hurdle"]["macondo"], config["mlp_hurdle"]["shape"]
-    examples, _ = villagers(config)
-    name = config["macondo"]["tokenizer"]
+    town = config["macondo"]["towns"][block["town"]]
+    examples, name = sentences(config, block["town"]), town["tokenizer"]
     whole = shape_of(name)["vocabulary"] if name else vocabulary(config)
     size = examples + SEEN_TOKENS if block["vocabulary"] == "seen" else whole
     length = SENTENCE["test"]
@@ -59,14 +58,13 @@ def _variants(
     span: float,
     scoring: Work,
 ) -> Need:
-    one = training(
-        shape, size, updates=block["updates"], tokens_per_update=per_update, span=span
-    )
+    one = training(shape, size, updates=block["updates"], tokens_per_update=per_update, span=span)
     state = state_bytes(parameters(shape, size))
     saves = block["updates"] / block["save_every"]
     return Need(
         work=(one + scoring + Work(written=0.75 * state * saves)) * VARIANTS,
-        memory=1.5 * state + activations(shape, size, per_update, scored=per_update),
+        memory=0.5 * state,
+        device=state + activations(shape, size, per_update, scored=per_update),
         disk=1e5 + 200 * VARIANTS * block["updates"] / block["every"],
         scratch=0.75 * state,
         threads="fine_tune",
@@ -85,15 +83,12 @@ def continue_language_model(config: Config, wildcards: Wildcards) -> Need:
     updates = entries * settings["epochs"] // batch
     passes = settings["accumulation"]
     if wildcards["control"] == "last_layers":
-        last = {**model, "layers": 1, "tied_embeddings": False, "context": 0}
         trained = 2 * width * model["ffn_width"] + size * width
         below = forward(model, size, batch, scored=0, passes=passes)
-        above = forward({**last, "layers": 0}, size, batch, passes=passes, span=1)
         mlp = mlp_training(
             width, model["ffn_width"], size, pairs=batch, batch=batch / passes, frozen=False
         )
         work = (below + mlp) * updates
-        del above
     else:
         mlp = mlp_training(width, hidden, size, pairs=batch, batch=batch, frozen=False)
         whole = backward_too(forward(model, size, batch, passes=passes))
@@ -102,8 +97,8 @@ def continue_language_model(config: Config, wildcards: Wildcards) -> Need:
         work = training(model, size, updates=updates, tokens_per_update=batch, passes=passes)
     return Need(
         work=work,
-        memory=4 * parameters(model, size)
-        + 1.5 * state_bytes(trained)
+        memory=4 * parameters(model, size) + 0.5 * state_bytes(trained),
+        device=state_bytes(trained)
         + activations(model, size, batch / passes, scored=batch / passes),
         disk=4 * (parameters(model, size) + size * width),
         scratch=0.75 * state_bytes(trained),
@@ -134,12 +129,11 @@ def evaluate_mlp_augmentation(config: Config, wildcards: Wildcards) -> Need:
 @models("evaluate_overspecification", "evaluate_conversational", "evaluate_mlp_hurdle")
 def evaluate_fine_tunings(config: Config, wildcards: Wildcards) -> Need:
     """Read what was scored during the fine-tunings, and resample."""
-    examples = max(villagers(config))
+    towns = [sentences(config, town) for town in config["macondo"]["towns"]]
+    examples = max(*towns, conversations(config))
     seeds = len(config["experiment_seeds"])
     runs = seeds * len(config["overspecification"]["compare"])
     grid = config["overspecification"]["oracle"]
     mixed = examples * grid["lmbdas"]["count"] * (1 + len(grid["temperatures"])) * 6 * runs
     resampled = runs * 200 * 1000 * examples
-    return Need(
-        work=Work(steps=2e6, exponentials=mixed, moved=8 * resampled), memory=2e8, disk=1e6
-    )
+    return Need(work=Work(steps=2e6, exponentials=mixed, moved=8 * resampled), memory=2e8, disk=1e6)

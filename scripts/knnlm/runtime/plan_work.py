@@ -8,6 +8,7 @@ to the times of a rule. Standard library only: the Snakefile imports this module
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 SMALLEST_SIDE = 16  # of a matrix product for which a rate is known
@@ -66,7 +67,9 @@ def product(rows: float, inner: float, columns: float, *, side: float | None = N
     """Return the work of a (rows, inner) x (inner, columns) matrix product.
 
     Args:
-        rows, inner, columns: its sides.
+        rows: of the first matrix.
+        inner: columns of the first and rows of the second.
+        columns: of the second.
         side: the smallest side of one of the products that it is made of, if it is many.
     """
     smallest = max(SMALLEST_SIDE, min(side or math.inf, rows, inner, columns))
@@ -96,7 +99,7 @@ class Processor:
         known = sorted(self.products)
         if side <= known[0]:
             return self.products[known[0]] * side / known[0]
-        for low, high in zip(known, known[1:], strict=False):
+        for low, high in pairwise(known):
             if side <= high:
                 share = math.log(side / low) / math.log(high / low)
                 return self.products[low] ** (1 - share) * self.products[high] ** share
@@ -148,10 +151,14 @@ class Machine:
         """Return a machine from its block in data/hardware.yaml."""
         rates = dict(block)
         for kind in ("cpu", "gpu"):
-            rates[kind] = Processor(**block[kind]) if block.get(kind) else None
+            if rates[kind]:
+                products = {int(side): rate for side, rate in rates[kind]["products"].items()}
+                rates[kind] = Processor(**{**rates[kind], "products": products})
         return cls(name=name, **rates)
 
-    def seconds(self, work: Work, *, threads: int = 1, gpu: bool = False, half: bool = False):
+    def seconds(
+        self, work: Work, *, threads: int = 1, gpu: bool = False, half: bool = False
+    ) -> float:
         """Return the estimated seconds of a job, start-up included.
 
         Args:
