@@ -8,6 +8,7 @@ import heapq
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,11 @@ from knnlm.runtime.artifacts import atomic_path
 from knnlm.runtime.plan_dag import Job, in_order, predecessors
 from knnlm.runtime.plan_needs import Config, Need
 from knnlm.runtime.plan_resources import need_of, seconds_of, threads_of
-from knnlm.runtime.plan_work import Machine, Work
+from knnlm.runtime.plan_work import Machine
 
 GB, HOUR = 1e9, 3600.0
-COLUMNS = (
-    "rule",
-    "jobs",
-    "gpu",
-    "threads",
-    "disk_gb",
-    "memory_gb",
-    "gpu_memory_gb",
-    "moved_gb",
-    "flops",
-)
+COUNTED = ("jobs", "disk_gb", "moved_gb", "flops")  # of all jobs of a rule
+LARGEST = ("gpu", "threads", "memory_gb", "gpu_memory_gb")  # of one
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ class Plan:
     jobs: Sequence[Job]
     hardware: Sequence[Cluster]
 
-    @property
+    @cached_property
     def needs(self) -> list[Need]:
         """What each job needs."""
         return [need_of(self.config, job.rule, job.wildcards) for job in self.jobs]
@@ -83,50 +75,41 @@ class Plan:
         return need.process_memory(on_gpu=need.on_gpu(self.config))
 
     def seconds(self, machine: Machine) -> list[float]:
-        """Return the estimated seconds of each job; target rules run nothing."""
-        return [
-            seconds_of(self.config, need, machine) if job.outputs else 0.0
-            for job, need in zip(self.jobs, self.needs, strict=True)
-        ]
+        """Return the estimated seconds of each job."""
+        return [seconds_of(self.config, need, machine) for need in self.needs]
 
     def table(self) -> pd.DataFrame:
         """Return a row for each rule, in the order of the DAG, and a total.
 
-        Columns: rule, jobs, gpu and threads (of a job), disk_gb (outputs of all jobs), memory_gb
-        and gpu_memory_gb (largest job), moved_gb and flops (all jobs), and for each kind of machine hours (all
-        jobs, one after the other) and longest_hours (longest job).
+        Columns: rule; jobs, disk_gb (of outputs), moved_gb and flops of all of them; gpu,
+        threads, memory_gb and gpu_memory_gb of the largest; and for each kind of machine hours
+        (all jobs, one after the other) and longest_hours (of one).
         """
-        rows = []
-        for job, need in zip(self.jobs, self.needs, strict=True):
-            work = need.work if job.outputs else Work()
-            rows.append(
-                {
-                    "rule": job.rule,
-                    "jobs": 1,
-                    "gpu": int(need.on_gpu(self.config)),
-                    "threads": threads_of(self.config, need),
-                    "disk_gb": need.disk / GB if job.outputs else 0.0,
-                    "memory_gb": self.memory(need) / GB if job.outputs else 0.0,
-                    "gpu_memory_gb": need.device / GB if need.on_gpu(self.config) else 0.0,
-                    "moved_gb": (work.moved + work.read + work.written) / GB,
-                    "flops": work.flops,
-                }
-            )
-        table = pd.DataFrame(rows, columns=list(COLUMNS))
-        how = dict.fromkeys(("jobs", "disk_gb", "moved_gb", "flops"), "sum")
-        how |= dict.fromkeys(("gpu", "threads", "memory_gb", "gpu_memory_gb"), "max")
-        for machine in {
-            cluster.machine.name: cluster.machine for cluster in self.hardware
-        }.values():
+        jobs = [self._row(job, need) for job, need in zip(self.jobs, self.needs, strict=True)]
+        table = pd.DataFrame(jobs, columns=["rule", *COUNTED, *LARGEST])
+        how = dict.fromkeys(COUNTED, "sum") | dict.fromkeys(LARGEST, "max")
+        for name, machine in {one.machine.name: one.machine for one in self.hardware}.items():
             hours = [seconds / HOUR for seconds in self.seconds(machine)]
-            names = (f"hours_{machine.name}", f"longest_hours_{machine.name}")
-            table = table.assign(**dict.fromkeys(names, hours))
-            how |= dict(zip(names, ("sum", "max"), strict=True))
+            table[f"hours_{name}"] = table[f"longest_hours_{name}"] = hours
+            how |= {f"hours_{name}": "sum", f"longest_hours_{name}": "max"}
         grouped = table.groupby("rule", sort=False).agg(how).reset_index()
         total = grouped.agg(how).to_dict() | {"rule": "total"}
         joined = pd.concat([grouped, pd.DataFrame([total])], ignore_index=True)
-        whole = dict.fromkeys(("jobs", "gpu", "threads"), "int64")
-        return joined[[*COLUMNS, *joined.columns.difference(COLUMNS, sort=False)]].astype(whole)
+        return joined.astype(dict.fromkeys(("jobs", "gpu", "threads"), "int64"))
+
+    def _row(self, job: Job, need: Need) -> dict[str, Any]:
+        on_gpu, work = need.on_gpu(self.config), need.work
+        return {
+            "rule": job.rule,
+            "jobs": 1,
+            "disk_gb": need.disk / GB,
+            "moved_gb": (work.moved + work.read + work.written) / GB,
+            "flops": work.flops,
+            "gpu": int(on_gpu),
+            "threads": threads_of(self.config, need),
+            "memory_gb": self.memory(need) / GB,
+            "gpu_memory_gb": need.device / GB if on_gpu else 0.0,
+        }
 
     def critical_path(self, machine: Machine) -> tuple[float, list[str]]:
         """Return the seconds of the longest chain of jobs, and their names, first to last."""
@@ -140,8 +123,7 @@ class Plan:
         number = max(ends, key=lambda one: ends[one])
         chain, longest = [], ends[number]
         while number is not None:
-            if seconds[number]:
-                chain.append(self.jobs[number].name)
+            chain.append(self.jobs[number].name)
             number = last[number]
         return longest, chain[::-1]
 
@@ -183,15 +165,10 @@ class Plan:
 
     def _asks(self, number: int, cluster: Cluster) -> tuple[int, int]:
         """Return cores and GPUs of a job, no more than a node has."""
-        need, machine = self.needs_at(number), cluster.machine
+        need, machine = self.needs[number], cluster.machine
         gpu = int(need.on_gpu(self.config))
         threads = min(threads_of(self.config, need), machine.cores)
-        return (threads if self.jobs[number].outputs else 0), min(gpu, machine.gpus)
-
-    def needs_at(self, number: int) -> Need:
-        """Return what one job needs."""
-        job = self.jobs[number]
-        return need_of(self.config, job.rule, job.wildcards)
+        return threads, min(gpu, machine.gpus)
 
 
 def write_plan(path: Path, table: pd.DataFrame) -> None:

@@ -60,12 +60,12 @@ def dry_run(snakefile: Path, settings: Path, target: str) -> str:
 
 
 def read_jobs(printed: str) -> list[Job]:
-    """Return the jobs of a dry run's text.
+    """Return the jobs of a dry run's text; targets, which make nothing, are left out.
 
     Raises:
         ValueError: if there is none: Snakemake prints otherwise than this module expects.
     """
-    jobs = [_job(rule, fields) for rule, fields in _blocks(printed)]
+    jobs = [_job(rule, fields) for rule, fields in _blocks(printed) if "output" in fields]
     if not jobs:
         raise ValueError(f"expected the text of a dry run with jobs, got:\n{printed[:2000]}")
     return jobs

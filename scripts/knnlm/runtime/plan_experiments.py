@@ -10,6 +10,7 @@ from knnlm.runtime.plan_models import (
     activations,
     backward_too,
     forward,
+    mlp_training,
     state_bytes,
     training,
 )
@@ -19,7 +20,6 @@ from knnlm.runtime.plan_pipeline import (
     base_model,
     compare,
     documents_scored,
-    mlp_training,
 )
 from knnlm.runtime.plan_sizes import (
     CONVERSATION,

@@ -16,11 +16,11 @@ FP32 = 4  # bytes
 # Values read or written a token of a forward pass, outside of products; a backward pass has twice
 # as many. Of the width: two norms, two residuals, biases, and the layouts of attention; of the
 # hidden size: bias and activation, which gelu_new computes in eight operations of one or two
-# inputs; of the logits: maximum, exponential, sum, and the gather of the target.
+# inputs; of the logits: maximum, exponential, sum, and the gather of the target. Attention is
+# fused: its scores never leave the cache.
 STREAM_VALUES = 24
 HIDDEN_VALUES = {"relu": 4, "gelu_new": 24}
 LOGIT_VALUES = 4
-SCORE_VALUES = 4  # of an attention score, where it leaves the cache
 # Tensor operations of a forward pass: of a layer, and around all layers.
 LAYER_OPERATIONS, MODEL_OPERATIONS = 35, 40
 UPDATE_OPERATIONS = 250  # beyond the passes: batch, seeds, learning rate, clipping, bookkeeping
@@ -59,7 +59,7 @@ def forward(
     head = product(rows, d, size) * (passes * scored / n_tokens) if scored else Work()
     activation = HIDDEN_VALUES["relu" if shape.get("activation") == "relu" else "gelu_new"]
     scores = layers * shape["heads"] * span
-    values = layers * STREAM_VALUES * d + n_mlps * activation * hidden + SCORE_VALUES * scores
+    values = layers * STREAM_VALUES * d + n_mlps * activation * hidden
     return (
         blocks
         + attention
@@ -131,3 +131,17 @@ def activations(shape: Mapping[str, Any], size: int, n_tokens: float, *, scored:
 def state_bytes(count: float) -> float:
     """Return the bytes of weights, gradients and two moments, in fp32."""
     return 4 * FP32 * count
+
+
+def mlp_training(
+    width: int, hidden: int, size: int, *, pairs: float, batch: float, frozen: bool
+) -> Work:
+    """Return the work of training an MLP replacement on pairs."""
+    inner = product(batch, width, 2 * hidden)
+    head = product(batch, width, size)
+    values = batch * (8 * width + 24 * hidden + LOGIT_VALUES * size)
+    others = Work(moved=4 * values, exponentials=batch * (hidden + size), operations=30, torch=True)
+    count = 2 * width * hidden + (0 if frozen else size * width)
+    passes = backward_too(inner + others) + backward_too(head, gradients=1 if frozen else 2)
+    update = passes + optimizer(count)
+    return update * (pairs / batch)

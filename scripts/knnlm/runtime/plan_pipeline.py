@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from knnlm.runtime.plan_models import (
-    LOGIT_VALUES,
     activations,
-    backward_too,
     forward,
-    optimizer,
     state_bytes,
     training,
 )
@@ -255,50 +252,6 @@ def search_neighbors(config: Config, wildcards: Wildcards) -> Need:
         threads="search",
         gpu=block["engine"] == "exact",
     )
-
-
-@models("train_mlp_replacement")
-def train_mlp_replacement(config: Config, wildcards: Wildcards) -> Need:
-    """Train an MLP on every pair of a datastore, some epochs."""
-    settings, size = config["mlp_replacement"], vocabulary(config)
-    entries, width, _ = keys_of(config, wildcards["datastore"])
-    hidden = settings["hidden_multiple"] * width
-    frozen = wildcards["head"] == "lm_head_frozen"
-    work = mlp_training(
-        width,
-        hidden,
-        size,
-        pairs=entries * settings["epochs"],
-        batch=settings["batch_size"],
-        frozen=frozen,
-    )
-    count = 2 * width * hidden + (0 if frozen else size * width)
-    read = settings["epochs"] * store_bytes(config, wildcards["datastore"])
-    logits = 4 * 4 * settings["batch_size"] / settings["accumulation"] * size
-    return Need(
-        work=work + Work(read=read, moved=2 * read),
-        memory=0.5 * state_bytes(count) + 4 * settings["buffer_mib"] * (1 << 20),
-        device=state_bytes(count) + 4 * size * width + logits,
-        disk=4 * count,
-        scratch=12 * count,
-        threads="fine_tune",
-        gpu=True,
-        half=half_precision(settings["precision"]),
-    )
-
-
-def mlp_training(
-    width: int, hidden: int, size: int, *, pairs: float, batch: float, frozen: bool
-) -> Work:
-    """Return the work of training an MLP replacement on pairs."""
-    inner = product(batch, width, 2 * hidden)
-    head = product(batch, width, size)
-    values = batch * (8 * width + 24 * hidden + LOGIT_VALUES * size)
-    others = Work(moved=4 * values, exponentials=batch * (hidden + size), operations=30, torch=True)
-    count = 2 * width * hidden + (0 if frozen else size * width)
-    passes = backward_too(inner + others) + backward_too(head, gradients=1 if frozen else 2)
-    update = passes + optimizer(count)
-    return update * (pairs / batch)
 
 
 def documents_scored(config: Config, split: str) -> float:

@@ -6,9 +6,16 @@ Standard library only: the Snakefile imports this module, in every job.
 from collections.abc import Mapping
 from typing import Any
 
-from knnlm.runtime.plan_models import activations, backward_too, forward, state_bytes, training
+from knnlm.runtime.plan_models import (
+    activations,
+    backward_too,
+    forward,
+    mlp_training,
+    state_bytes,
+    training,
+)
 from knnlm.runtime.plan_needs import Config, Need, Wildcards, half_precision, models
-from knnlm.runtime.plan_pipeline import base_model, keys_of, mlp_training
+from knnlm.runtime.plan_pipeline import base_model, keys_of, store_bytes
 from knnlm.runtime.plan_sizes import (
     SENTENCE,
     conversations,
@@ -70,6 +77,36 @@ def _variants(
         threads="fine_tune",
         gpu=True,
         half=half_precision(block["precision"]),
+    )
+
+
+@models("train_mlp_replacement")
+def train_mlp_replacement(config: Config, wildcards: Wildcards) -> Need:
+    """Train an MLP on every pair of a datastore, some epochs."""
+    settings, size = config["mlp_replacement"], vocabulary(config)
+    entries, width, _ = keys_of(config, wildcards["datastore"])
+    hidden = settings["hidden_multiple"] * width
+    frozen = wildcards["head"] == "lm_head_frozen"
+    work = mlp_training(
+        width,
+        hidden,
+        size,
+        pairs=entries * settings["epochs"],
+        batch=settings["batch_size"],
+        frozen=frozen,
+    )
+    count = 2 * width * hidden + (0 if frozen else size * width)
+    read = settings["epochs"] * store_bytes(config, wildcards["datastore"])
+    logits = 4 * 4 * settings["batch_size"] / settings["accumulation"] * size
+    return Need(
+        work=work + Work(read=read, moved=2 * read),
+        memory=0.5 * state_bytes(count) + 4 * settings["buffer_mib"] * (1 << 20),
+        device=state_bytes(count) + 4 * size * width + logits,
+        disk=4 * count,
+        scratch=12 * count,
+        threads="fine_tune",
+        gpu=True,
+        half=half_precision(settings["precision"]),
     )
 
 

@@ -105,14 +105,23 @@ class Processor:
                 return self.products[low] ** (1 - share) * self.products[high] ** share
         return self.products[known[-1]]
 
-    def seconds(self, work: Work, *, threads: int, half: bool) -> float:
-        """Return the seconds of what a processor does, without disk and start-up."""
+    def seconds(self, work: Work, *, threads: int, half: bool, ahead: bool) -> float:
+        """Return the seconds of what a processor does, without disk and start-up.
+
+        Args:
+            work: what it does.
+            threads: at once.
+            half: whether products are in 16 bits.
+            ahead: whether operations are launched while earlier ones run, as on a GPU.
+        """
         at_once = 1 + THREAD_EFFICIENCY * (threads - 1)
         faster = self.half if half else 1.0
         products = sum(f / (self.rate(side) * faster) for side, f in work.products.items())
         doubles = 2 * work.doubles / self.rate(max(self.products))
         others = work.moved / self.moved + work.exponentials / self.exponentials
-        return (products + doubles + others) / at_once + work.operations * self.operation
+        computing = (products + doubles + others) / at_once
+        launching = work.operations * self.operation
+        return max(computing, launching) if ahead else computing + launching
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +181,7 @@ class Machine:
         threads = 1 if on_gpu else min(threads, self.cores)
         return (
             (self.start_torch if work.torch else self.start)
-            + processor.seconds(work, threads=threads, half=half and on_gpu)
+            + processor.seconds(work, threads=threads, half=half and on_gpu, ahead=on_gpu)
             + work.steps * self.step
             + work.read / self.read
             + work.written / self.written

@@ -1,0 +1,101 @@
+"""The plan against Snakemake's own counts, and against what a run really left on the disk."""
+
+import re
+
+import pandas as pd
+import pytest
+from workflow_project import ROOT, TINY
+
+from knnlm.runtime.plan_dag import read_jobs
+from knnlm.runtime.plan_needs import MODELS
+from knnlm.runtime.plan_resources import need_of
+
+RULE_FILES = [ROOT / "Snakefile", *sorted((ROOT / "workflow").rglob("*.smk"))]
+COUNT = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
+
+
+def with_benchmark():
+    """Return the names of rules that may take over a minute: those with a benchmark file."""
+    text = "".join(path.read_text() for path in RULE_FILES)
+    blocks = re.split(r"(?m)^(?=rule |use rule )", text)
+    names = [re.match(r"rule (\w+):|use rule \w+ as (\w+) with:", block) for block in blocks]
+    return {
+        name[1] or name[2]
+        for name, block in zip(names, blocks, strict=True)
+        if name and "benchmark:" in block
+    }
+
+
+def test_every_rule_that_may_take_a_minute_is_modeled():
+    assert with_benchmark()
+    assert with_benchmark() <= set(MODELS)
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu", "paper"])
+def test_the_plan_has_the_jobs_of_the_dry_run(project, scale):
+    printed = project.snakemake(
+        "--dry-run", "--forceall", "--cores", "1000", "all", "--config", f"scale={scale}"
+    ).stdout
+    stats = printed[printed.rindex("Job stats:") :]
+    counted = {name: int(count) for name, count in COUNT.findall(stats)}
+    counted = {name: n for name, n in counted.items() if name not in ("total", "all")}
+
+    jobs = read_jobs(printed)
+    planned = pd.Series([job.rule for job in jobs]).value_counts().to_dict()
+
+    assert planned == counted
+    for job in jobs:
+        asked = job.resources
+        if job.rule in MODELS:
+            assert int(asked["mem_mb"]) >= 1000
+            assert {"runtime", "disk_mb", "gpu"} <= set(asked)
+
+
+def test_the_plan_is_printed_and_written_before_anything_was_run(project):
+    printed = project.snakemake(*TINY, "plan").stdout
+    table = pd.read_csv(project.folder / "results/tiny/tables/plan.csv")
+    counts = table.set_index("rule")["jobs"]
+
+    assert "on the critical path" in printed
+    assert "nothing exceeds them" in printed
+    assert counts["search_neighbors"] == 6
+    assert counts["total"] == counts.drop("total").sum()
+    assert not (project.folder / "results/tiny/corpora").exists()
+    # A second time it is measured no more, and prints again.
+    again = project.snakemake(*TINY, "plan").stdout
+    assert "rule measure_machine" not in again
+    assert "on the critical path" in again
+
+
+def test_limits_of_a_profile_are_what_the_plan_is_held_against(project):
+    limits = ["plan:limit_mem_mb=900", "plan:limit_disk_mb=1", "plan:hardware=this"]
+
+    printed = project.snakemake(*TINY, "plan", "--set-resources", *limits).stdout
+
+    assert "limits of the profile: exceeded by" in printed
+    assert "the limit is 1 GB" in printed
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "folder"),
+    [
+        ("build_datastore", {"datastore": "base"}, "datastores/base/seed0"),
+        ("build_index", {"datastore": "base", "index": "ivf_flat"}, "indexes/base/seed0/ivf_flat"),
+        (
+            "search_neighbors",
+            {"datastore": "base", "index": "exact", "split": "test"},
+            "neighbors/base/seed0/exact/test",
+        ),
+        ("score_queries", {"model": "base", "split": "test"}, "log_probs/base/seed0/test"),
+        ("tokenize_corpus", {"corpus": "gazetteer"}, "corpora/gazetteer/tokens"),
+        ("build_corpus", {"corpus": "gazetteer"}, "corpora/gazetteer/text"),
+    ],
+)
+def test_planned_bytes_are_those_on_the_disk(finished, rule, wildcards, folder):
+    config = pd.read_json(finished.folder / "results/tiny/tables/settings.json", typ="series")
+    results = finished.folder / "results/tiny" / folder
+    written = sum(path.stat().st_size for path in results.rglob("*") if path.is_file())
+
+    planned = need_of(config, rule, wildcards).disk
+
+    assert written / 1.6 < planned < written * 1.6
