@@ -9,7 +9,7 @@ SETUP = $(FOUND) && $(PYTHON) envs/create.py
 ENTER = export PATH="$(CURDIR)/.venv/bin:$$PATH"
 SNAKEFMT = uv tool run --quiet --python .venv/bin/python --from snakefmt==2.1.0 snakefmt --line-length 100
 
-.PHONY: all test lint bench lock clean help
+.PHONY: all test lint bench readme lock clean help
 
 all: ## every table and figure at the cpu scale
 	@$(SETUP) && $(ENTER) && snakemake --cores all all
@@ -22,6 +22,9 @@ lint: ## form: ruff, snakefmt and the linter of Snakemake
 
 bench: ## speed against peers and bounds, as ratios
 	@$(SETUP) && $(ENTER) && for file in benchmarks/*.py; do PYTHONPATH=scripts python $$file || exit 1; done
+
+readme: ## record the verdicts of the cpu run and render them in README.md
+	@$(SETUP) && $(ENTER) && PYTHONPATH=scripts python -m knnlm.evidence.readme results/cpu-gazetteer
 
 lock: ## compile envs/constraints.txt from the lists beside it; known pins stay
 	@$(SETUP) && $(ENTER) && uv pip compile --quiet --universal --python-version 3.11 --no-header envs/requirements.in envs/requirements-test.in --output-file envs/constraints.txt

@@ -19,9 +19,9 @@ import yaml
 from knnlm.evidence.estimates import Estimate, difference, ratio, sample
 from knnlm.evidence.selection import NothingSelected, SelectionError, chosen_rows
 from knnlm.evidence.tables import FLOAT_FORMAT
+from knnlm.evidence.verdict import FAILS, HOLDS, NOT_RUN, UNDECIDED
 from knnlm.runtime.artifacts import atomic_path
 
-HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 COLUMNS = (
     *("id", "paper", "exhibit", "claim", "relation", "theirs", "ours", "ci_low", "ci_high"),
     *("n", "unit", "margin", "margin_source", "verdict", "reason", "stricter_than"),
@@ -60,23 +60,31 @@ def read_claims(path: Path) -> list[Block]:
     if not isinstance(blocks, list) or not blocks:
         raise ClaimError(f"expected {path} to be a list of claims")
     validator = jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
-    seen: set[str] = set()
+    seen: list[str] = []
     for place, block in enumerate(blocks, start=1):
         name = block.get("id", f"number {place}") if isinstance(block, dict) else f"number {place}"
-        for error in validator.iter_errors(block):
-            where = ".".join(map(str, error.absolute_path)) or "its keys"
-            raise ClaimError(f"claim {name} of {path}: {where}: {error.message}")
-        if name in seen:
-            raise ClaimError(
-                f"claim {name} of {path}: an id stands for one claim, this one has two"
-            )
-        if block.get("stricter_than", name) not in {*seen, name}:
-            raise ClaimError(
-                f"claim {name} of {path}: stricter_than {block['stricter_than']!r}; expected the "
-                f"id of a claim above it, one of {', '.join(sorted(seen)) or 'none'}"
-            )
-        seen.add(name)
+        wrong = next(_faults(block, validator, seen), None)
+        if wrong is not None:
+            raise ClaimError(f"claim {name} of {path}: {wrong}")
+        seen.append(name)
     return blocks
+
+
+def _faults(
+    block: Any, validator: jsonschema.Draft202012Validator, above: list[str]
+) -> Iterator[str]:
+    """Yield what is wrong with a block, by itself and against the ids above it."""
+    for error in validator.iter_errors(block):
+        where = ".".join(map(str, error.absolute_path))
+        yield f"{where}: {error.message}" if where else error.message
+    if "minus" in block and "over" in block:
+        yield "expected minus or over, got both"
+    if block["id"] in above:
+        yield "an id stands for one claim, this one has two"
+    stricter_than = block.get("stricter_than")
+    if stricter_than is not None and stricter_than not in above:
+        known = ", ".join(above) or "none"
+        yield f"stricter_than {stricter_than!r}; expected the id of a claim above it: {known}"
 
 
 def evaluate_claims(blocks: list[Block], run: Run) -> pd.DataFrame:

@@ -1,0 +1,100 @@
+"""The verdicts of a run in the terminal: a table where there is one, plain lines in a log.
+
+Standard library only, and rich where it is drawn: Snakemake's process imports this module when a
+run has ended.
+"""
+
+import csv
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
+STYLES = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_RUN: "dim"}
+SIGNS = {"percent": " %"}  # units that are shorter as a sign
+
+Verdict = Mapping[str, str]
+
+
+def read_verdicts(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table of verdicts, every cell as text.
+
+    Raises:
+        OSError: if there is no such file.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def number(text: str) -> str:
+    """Return a number with at most four significant digits; empty stays empty."""
+    return f"{float(text):.4g}" if text else ""
+
+
+def ours(row: Verdict) -> str:
+    """Return our number with its interval and unit: two digits of the interval's width."""
+    if not row["ours"]:
+        return ""
+    unit = SIGNS.get(row["unit"], f" {row['unit']}")
+    width = float(row["ci_high"] or 0) - float(row["ci_low"] or 0)
+    if width <= 0:  # counted, or without an interval
+        return f"{number(row['ours'])}{unit}"
+    decimals = max(1 - math.floor(math.log10(width)), 0)
+    value, low, high = (f"{float(row[key]):.{decimals}f}" for key in ("ours", "ci_low", "ci_high"))
+    return f"{value} [{low}, {high}]{unit}"
+
+
+def summary(rows: Sequence[Verdict]) -> str:
+    """Return how many claims hold, do not hold, are undecided and were not run."""
+    counts = Counter(row["verdict"] for row in rows)
+    return (
+        f"{len(rows)} claims: {counts[HOLDS]} hold, {counts[FAILS]} do not hold, "
+        f"{counts[UNDECIDED]} are undecided, {counts[NOT_RUN]} were not run"
+    )
+
+
+def print_verdicts(path: Path) -> None:
+    """Print the verdicts of a run, as a table if the output is a terminal."""
+    rows = read_verdicts(path)
+    if sys.stdout.isatty():
+        _draw(rows)
+    else:
+        print("\n".join(lines(rows)))
+    print(summary(rows))
+
+
+def lines(rows: Sequence[Verdict]) -> list[str]:
+    """Return one line a claim, of a log: verdict, our number, the claim and where it stands."""
+    wide = max((len(ours(row)) for row in rows), default=0)
+    return [
+        f"{row['verdict']:13}  {ours(row):{wide}}  {claim(row)} [{row['paper']}, {row['exhibit']}]"
+        for row in rows
+    ]
+
+
+def claim(row: Verdict) -> str:
+    """Return the claim in words, marked if it stands beside a weaker one."""
+    return f"{'stricter: ' if row['stricter_than'] else ''}{row['claim']}"
+
+
+def _draw(rows: Sequence[Verdict]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, title="What the papers claim", title_justify="left")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("claim", ratio=1)
+    table.add_column("exhibit", max_width=16)
+    table.add_column("paper", justify="right", no_wrap=True)
+    table.add_column("here [95 %]", justify="right", no_wrap=True)
+    for row in rows:
+        why = f" ({row['reason']})" if row["verdict"] == NOT_RUN else ""
+        cells = (f"{claim(row)}{why}", row["exhibit"], number(row["theirs"]), ours(row))
+        # as Text, since brackets in a string would be read as markup
+        verdict = Text(row["verdict"], style=STYLES[row["verdict"]])
+        table.add_row(verdict, *(Text(cell) for cell in cells))
+    Console().print(table)

@@ -1,0 +1,268 @@
+"""Verdicts, against regions and intervals worked out by hand."""
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knnlm.evidence.claims import (
+    COLUMNS,
+    ClaimError,
+    Run,
+    evaluate_claims,
+    read_claims,
+    verdict,
+    write_verdicts,
+)
+from knnlm.evidence.estimates import Estimate
+from knnlm.evidence.tables import tidy
+from knnlm.evidence.verdict import read_verdicts
+
+DATA = Path(__file__).parents[2] / "data"
+LM = {"metric": "loss", "method": "lm"}
+KNN = {"metric": "loss", "method": "knn"}
+
+
+def claim(**changes):
+    """Return a good block, changed; None takes a key away."""
+    good = {"id": "lower", "paper": "chiang2024", "exhibit": "Table 1", "claim": "It is lower."}
+    good |= {
+        "table": "losses",
+        "of": KNN,
+        "relation": "below",
+        "margin": 0,
+        "margin_source": "sign",
+    }
+    return {key: value for key, value in (good | changes).items() if value is not None}
+
+
+def run(*, scale="cpu", **values):
+    """Return a run with one table of losses: for each method a list of seeds, or a row's cells."""
+    rows = []
+    for method, found in values.items():
+        cells = [found] if isinstance(found, dict) else [{"value": value} for value in found]
+        for seed, row in enumerate(cells):
+            names = {"experiment": "e", "model": "base", "metric": "loss", "unit": "nats", "n": 50}
+            rows.append(names | {"method": method, "seed": seed} | row)
+    experiments = {"losses": "training", "hosted": "hosted_training"}
+    return Run({"losses": tidy(rows)}, experiments, {"scale": scale})
+
+
+def only(block, held_against):
+    verdicts = evaluate_claims([block], held_against)
+    assert len(verdicts) == 1
+    return verdicts.iloc[0]
+
+
+def interval(value, low, high):
+    return {"value": value, "ci_low": low, "ci_high": high}
+
+
+@pytest.mark.parametrize(
+    ("relation", "margin", "low", "high", "expected"),
+    [
+        ("below", 1, 0.1, 0.9, "holds"),
+        ("below", 1, 1.1, 1.9, "does not hold"),
+        ("below", 1, 0.9, 1.1, "undecided"),
+        ("above", 1, 1.1, 1.9, "holds"),
+        ("above", 1, 0.1, 0.9, "does not hold"),
+        ("above", 1, 0.9, 1.1, "undecided"),
+        ("within", [-1, 1], -0.9, 0.9, "holds"),
+        ("within", [-1, 1], 1.1, 1.2, "does not hold"),
+        ("within", [-1, 1], -1.2, -1.1, "does not hold"),
+        ("within", [-1, 1], 0.9, 1.1, "undecided"),
+        ("within", [-1, 1], -2, 2, "undecided"),
+    ],
+)
+def test_a_claim_holds_or_fails_only_with_its_whole_interval(relation, margin, low, high, expected):
+    found = only(
+        claim(relation=relation, margin=margin), run(knn=interval((low + high) / 2, low, high))
+    )
+
+    assert found["verdict"] == expected
+    assert ("covers the border" in found["reason"]) == (expected == "undecided")
+
+
+finite = st.floats(-1e6, 1e6)
+
+
+@given(border=finite, below=st.floats(1e-6, 1e6), above=st.floats(1e-6, 1e6))
+def test_an_interval_that_covers_the_border_is_undecided(border, below, above):
+    found = Estimate(border, border - below, border + above, 3, "nats", "")
+
+    assert verdict(found, (-math.inf, border)) == "undecided"
+    assert verdict(found, (border, math.inf)) == "undecided"
+    assert verdict(found, (border, border + above / 2)) == "undecided"
+
+
+@given(ends=st.tuples(finite, finite).map(sorted), edges=st.tuples(finite, finite).map(sorted))
+def test_a_claim_that_holds_does_not_fail_on_a_part_of_its_interval(ends, edges):
+    (low, high), inside = ends, tuple(edges)
+    middle = (low + high) / 2
+    decided = verdict(Estimate(middle, low, high, 3, "", ""), inside)
+
+    if decided != "undecided" and low < high:
+        assert verdict(Estimate(middle, middle, high, 3, "", ""), inside) == decided
+
+
+def test_a_number_without_an_interval_is_undecided():
+    found = only(claim(), run(knn={"value": -5.0}))
+
+    assert (found["verdict"], found["reason"]) == ("undecided", "no interval: one seed")
+
+
+def test_a_counted_number_needs_no_interval():
+    found = only(claim(counted=True, margin=4), run(knn={"value": 3.0}))
+
+    assert (found["verdict"], found["ci_low"], found["ci_high"]) == ("holds", 3, 3)
+
+
+def test_a_counted_number_on_the_border_is_not_below_it():
+    assert (
+        only(claim(counted=True, margin=4), run(knn={"value": 4.0}))["verdict"] == "does not hold"
+    )
+
+
+def test_a_difference_is_paired_over_seeds_and_n_counts_them():
+    # Student's t with 2 degrees of freedom: 2.0 +- 4.303 * 1 / sqrt(3)
+    seeds = run(knn=[3.0, 12.0, 21.0], lm=[2.0, 10.0, 18.0])
+
+    found = only(claim(minus=LM, relation="above", margin=-1), seeds)
+
+    assert (found["ours"], found["n"], found["verdict"]) == (2, 3, "holds")
+    assert found["ci_low"] == pytest.approx(2 - 4.302653 / 3**0.5, abs=1e-5)
+    assert found["relation"] == "difference above -1"
+    # the seeds alone could not tell: their own intervals are 20 wide
+    assert only(claim(relation="above", margin=-1), seeds)["verdict"] == "undecided"
+
+
+def test_a_ratio_is_compared_with_its_margin():
+    found = only(claim(over=LM, margin=1), run(knn=[1.0, 2.0, 4.1], lm=[2.0, 4.0, 8.0]))
+
+    assert found["ours"] == pytest.approx((0.5 * 0.5 * 0.5125) ** (1 / 3))
+    assert (found["verdict"], found["relation"], found["unit"]) == (
+        "holds",
+        "ratio below 1",
+        "ratio",
+    )
+
+
+def test_each_model_has_a_verdict_of_its_own_and_one_model_needs_no_name():
+    table = run(knn=interval(-2.0, -3.0, -1.0))
+    row = {"experiment": "e", "model": "big", "metric": "loss", "unit": "nats", "n": 50, "seed": 0}
+    both = tidy(
+        [*table.tables["losses"].to_dict("records"), row | {"method": "knn"} | interval(2, 1, 3)]
+    )
+    many = Run({"losses": both}, table.experiments, table.settings)
+
+    assert list(evaluate_claims([claim(each="model")], table)["id"]) == ["lower"]
+    found = evaluate_claims([claim(each="model")], many)
+    assert list(found["id"]) == ["lower/base", "lower/big"]
+    assert list(found["verdict"]) == ["holds", "does not hold"]
+    assert found["claim"].iloc[1] == "It is lower. (big)"
+
+
+def test_a_claim_is_not_run_without_its_table_and_the_reason_names_it():
+    found = only(claim(table="hosted"), run(knn=[1.0]))
+
+    assert found["verdict"] == "not run"
+    assert found["reason"] == "no table hosted.csv: this run does not include hosted_training"
+
+
+def test_a_claim_is_not_run_where_the_settings_leave_its_rows_out():
+    found = only(claim(of={"metric": "loss", "method": "mlp"}), run(knn=[1.0]))
+
+    assert found["verdict"] == "not run"
+    assert found["reason"] == "table losses.csv has no row with metric loss, method mlp"
+
+
+def test_a_claim_is_not_run_at_another_scale():
+    large = claim(of={"metric": "loss", "model": "xl"}, scales=["paper"], needs="GPT-2 XL")
+
+    found = only(large, run(knn=[1.0]))
+
+    assert found["verdict"] == "not run"
+    assert found["reason"] == "not at this scale: needs GPT-2 XL (scale paper)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"table": "loses"}, "table 'loses'; expected one of losses, hosted"),
+        ({"of": {"metric": "los"}}, "metric 'los'; expected one of loss"),
+        ({"of": {"metric": "loss", "way": "x"}}, "column way"),
+        ({"of": {"metric": "loss"}}, "choose among method: knn, lm"),
+        ({"minus": {"metric": "los"}}, "metric 'los'"),
+        ({"of": {"metric": "los"}, "scales": ["paper"], "needs": "time"}, "metric 'los'"),
+    ],
+)
+def test_a_block_that_names_what_does_not_exist_is_an_error_that_names_the_claim(changes, named):
+    with pytest.raises(ClaimError, match=f"claim lower: .*{named}"):
+        evaluate_claims([claim(**changes)], run(knn=[1.0, 2.0], lm=[1.0, 2.0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"relation": "beneath"}, "'beneath' is not one of"),
+        ({"margin_source": None}, "'margin_source' is a required property"),
+        ({"margin": [0, 1]}, "is not of type 'number'"),
+        ({"relation": "within"}, "is not of type 'array'"),
+        ({"scales": ["cpu"]}, "'needs' is a dependency"),
+        ({"minus": LM, "over": LM}, "expected minus or over, got both"),
+        ({"colour": "red"}, "colour"),
+        ({"stricter_than": "none"}, "stricter_than 'none'; expected the id of a claim above it"),
+        ({"id": "first"}, "an id stands for one claim"),
+    ],
+)
+def test_a_bad_block_is_an_error_that_names_it(tmp_path, changes, named):
+    block = claim(**changes)
+    file = tmp_path / "claims.yaml"
+    file.write_text(yaml.safe_dump([claim(id="first"), block]))
+
+    with pytest.raises(ClaimError, match=f"claim {block['id']} of .*{named}"):
+        read_claims(file)
+
+
+def test_a_file_that_is_no_list_is_an_error(tmp_path):
+    (tmp_path / "claims.yaml").write_text("lower: below\n")
+
+    with pytest.raises(ClaimError, match="a list of claims"):
+        read_claims(tmp_path / "claims.yaml")
+
+
+def test_the_table_has_its_columns_and_can_be_read_back(tmp_path):
+    verdicts = evaluate_claims(
+        [claim(theirs=-1.5), claim(id="never", table="hosted", stricter_than="lower")],
+        run(knn=interval(-2.0, -3.0, -1.0)),
+    )
+
+    write_verdicts(tmp_path / "claims.csv", verdicts)
+    first, second = read_verdicts(tmp_path / "claims.csv")
+
+    assert tuple(first) == COLUMNS
+    assert (first["ours"], first["theirs"], first["n"], first["margin"]) == (
+        "-2",
+        "-1.5",
+        "50",
+        "0",
+    )
+    assert (second["ours"], second["n"], second["stricter_than"]) == ("", "", "lower")
+
+
+def test_our_claims_cover_every_experiment_and_say_where_each_margin_is_from():
+    blocks = read_claims(DATA / "claims.yaml")
+    experiments = {path.stem for path in (DATA.parent / "workflow/experiments").glob("*.smk")}
+
+    assert experiments <= {block["table"] for block in blocks}
+    assert sum(block["paper"] == "chiang2024" for block in blocks) >= 12
+    assert sum("stricter_than" in block for block in blocks) >= 6
+
+
+def test_a_direction_has_its_margin_at_no_difference():
+    for block in read_claims(DATA / "claims.yaml"):
+        if "direction" in block["margin_source"]:
+            assert block["margin"] == (1 if "over" in block else 0)

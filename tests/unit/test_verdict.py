@@ -1,0 +1,134 @@
+"""Verdicts as the terminal and the README show them."""
+
+import json
+import shutil
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from knnlm.evidence import readme
+from knnlm.evidence.verdict import lines, number, ours, print_verdicts, read_verdicts, summary
+
+ROOT = Path(__file__).parents[2]
+ROW = {"id": "lower", "paper": "chiang2024", "exhibit": "Table 1", "claim": "KL[f || p] is lower."}
+ROW |= {"relation": "below 0"}
+ROW |= {"theirs": "-15.95", "ours": "-2.0126", "ci_low": "-3.1", "ci_high": "-1.05"}
+ROW |= {"unit": "percent", "verdict": "holds", "reason": "bootstrap", "stricter_than": ""}
+MISSING = ROW | {
+    "ours": "",
+    "ci_low": "",
+    "ci_high": "",
+    "verdict": "not run",
+    "reason": "no table",
+}
+FACTS = {"date": "2026-11-27", "scale": "cpu", "corpus": "gazetteer", "lm_seeds": [0]}
+FACTS |= {"experiment_seeds": [0, 1, 2], "git": {"commit": "0123456789", "dirty": False}}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "claims.csv"
+    quoted = [",".join(f'"{cell}"' for cell in row.values()) for row in (ROW, MISSING)]
+    path.write_text("\n".join([",".join(ROW), *quoted]) + "\n")
+    return path
+
+
+def test_a_number_is_shown_with_two_digits_of_its_interval():
+    assert ours(ROW) == "-2.0 [-3.1, -1.1] %"
+    assert ours(ROW | {"unit": "nats", "ci_low": "-2.02", "ci_high": "-2.01"}) == (
+        "-2.013 [-2.020, -2.010] nats"
+    )
+    assert ours(ROW | {"ci_low": "-2.0126", "ci_high": "-2.0126"}) == "-2.013 %"
+    assert ours(ROW | {"ci_low": "", "ci_high": ""}) == "-2.013 %"
+    assert ours(MISSING) == ""
+    assert number("") == ""
+
+
+def test_the_summary_counts_every_verdict():
+    rows = [ROW | {"verdict": v} for v in ("holds", "holds", "undecided", "does not hold")]
+
+    assert summary(rows) == "4 claims: 2 hold, 1 do not hold, 1 are undecided, 0 were not run"
+
+
+def test_a_log_gets_one_plain_line_a_claim(file, capsys):
+    print_verdicts(file)
+
+    printed = capsys.readouterr().out.splitlines()
+    assert (
+        printed[0]
+        == "holds          -2.0 [-3.1, -1.1] %  KL[f || p] is lower. [chiang2024, Table 1]"
+    )
+    assert printed[-1] == summary([ROW, MISSING])
+    assert len(printed) == 3
+    assert all(line.isascii() for line in printed)
+
+
+def test_a_terminal_gets_a_table_with_the_reason_where_there_is_no_number(
+    file, capsys, monkeypatch
+):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    print_verdicts(file)
+
+    printed = capsys.readouterr().out
+    assert "KL[f || p] is lower." in printed
+    assert "no table" in printed
+    assert "-15.95" in printed
+
+
+def test_a_stricter_claim_is_marked():
+    assert "stricter: KL" in lines([ROW | {"stricter_than": "other"}])[0]
+
+
+def test_the_block_says_of_which_run_it_is_and_escapes_bars():
+    text = readme.block([ROW, MISSING], FACTS)
+
+    assert "2026-11-27" in text
+    assert "commit 0123456" in text
+    assert "with changes" not in text
+    shown = "| Chiang, Table 1 | below 0 | -15.95 | -2.0 [-3.1, -1.1] % | holds |"
+    assert f"| KL[f \\|\\| p] is lower. {shown}" in text
+    assert "Not run: KL[f || p] is lower (Chiang, Table 1)." in text
+
+
+def test_a_run_with_uncommitted_changes_is_marked():
+    facts = FACTS | {"git": {"commit": "0123456789", "dirty": True}}
+
+    assert "commit 0123456, with changes" in readme.block([ROW], facts)
+
+
+def test_a_block_replaces_what_stood_between_the_markers():
+    text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n"
+
+    assert readme.with_block(text, "new\n") == text.replace("old", "new")
+
+
+@pytest.mark.parametrize("text", ["", readme.BEGIN, readme.END + readme.BEGIN])
+def test_a_readme_without_markers_is_an_error(text):
+    with pytest.raises(ValueError, match="verdict:begin"):
+        readme.with_block(text, "new\n")
+
+
+def test_recording_a_run_copies_its_verdicts_and_renders_them(tmp_path, file):
+    tables = tmp_path / "run/tables"
+    tables.mkdir(parents=True)
+    shutil.move(file, tables / "claims.csv")
+    (tables / "settings.json").write_text(json.dumps(FACTS | {"threads": {}}))
+    (tables / "environment.json").write_text(json.dumps({"git": FACTS["git"]}))
+    (tmp_path / "docs/measurements").mkdir(parents=True)
+    (tmp_path / "README.md").write_text(f"# R\n{readme.BEGIN}\n{readme.END}\n")
+
+    readme.record(tmp_path / "run", tmp_path, day=date(2026, 11, 27))
+
+    assert json.loads((tmp_path / readme.RECORD).read_text()) == FACTS
+    assert readme.block([ROW, MISSING], FACTS) in (tmp_path / "README.md").read_text()
+
+
+def test_the_readme_says_what_the_recorded_run_says():
+    text = (ROOT / readme.README).read_text()
+    between = text.partition(readme.BEGIN)[2].partition(readme.END)[0].lstrip("\n")
+
+    assert between == readme.recorded_block(ROOT)
+    assert len(read_verdicts(ROOT / readme.CLAIMS)) >= 12
