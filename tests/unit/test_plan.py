@@ -222,7 +222,7 @@ def test_the_critical_path_is_the_longest_chain():
 
 
 def test_what_exceeds_a_limit_is_named_with_both_numbers():
-    jobs, config = [job("build_datastore")], settings_of()
+    jobs, config = [job("a")], settings_of()
     small = machine(memory=1e9, disk=1e8)
     plan = Plan(config, jobs, [Cluster(1, small)])
     plan.needs[:] = [Need(memory=3e9, disk=2e8, work=Work(steps=600))]

@@ -26,6 +26,15 @@ def with_benchmark():
     }
 
 
+def test_every_rule_that_computes_asks_for_what_the_model_says():
+    text = "".join(path.read_text() for path in RULE_FILES if path.stem not in ("plan", "hosted"))
+    blocks = re.split(r"(?m)^(?=rule |use rule )", text)
+    bare = [b.split(":")[0] for b in blocks if "script:" in b and "**NEEDS" not in b]
+
+    assert len(blocks) > 30
+    assert not bare
+
+
 def test_every_rule_that_may_take_a_minute_is_modeled():
     assert with_benchmark()
     assert with_benchmark() <= set(MODELS)

@@ -32,6 +32,8 @@ rule claims:
         "<logs>/claims.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/evaluate_claims.py", experiments=True),
         threads=1,
@@ -52,6 +54,8 @@ rule comparison:
         "<logs>/comparison.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/compare_published.py", experiments=True),
         threads=1,

@@ -89,6 +89,8 @@ rule report:
         "<logs>/report.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/write_report.py",
