@@ -36,6 +36,12 @@ def log_to(path: str | Path) -> None:
     LOGGER.propagate = False
 
 
+def clock(seconds: float) -> str:
+    """Return a duration as hours, minutes and seconds; a training of days has many hours."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
 class Progress:
     """Log how far a long step is, how fast it goes and how long it will take.
 
@@ -69,6 +75,6 @@ class Progress:
             100 * done // max(self.total, 1),
             f"{speed:,.0f}",
             self.unit,
-            time.strftime("%H:%M:%S", time.gmtime(left)),
+            clock(left),
             f", {note}" if note else "",
         )
