@@ -189,7 +189,11 @@ BAD = {
     ),
     "model without sizes": (
         {"models": {"third": {"training": {"tokens": 5}}}},
-        r"models\.third: missing key 'layers', or 'extends' a model",
+        r"models\.third: missing key 'layers', 'width', .*'without_mlp' .* that it `extends`",
+    ),
+    "model without a whole training": (
+        {"models": {"third": {**CONFIG["models"]["base"], "training": {"tokens": 5}}}},
+        r"models\.third\.training: missing key 'batch_size', .* that it `extends`",
     ),
     "unknown fine-tuning": (
         {"overspecification": {"compare": ["gpt5"]}},

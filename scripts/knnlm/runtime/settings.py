@@ -62,6 +62,10 @@ def resolve(
     settings["run"] = settings.get("run") or f"{settings['scale']}-{settings['corpus']}"
     validate(settings, schema)
     settings["models"] = {name: _extended(name, settings["models"]) for name in settings["models"]}
+    validate(
+        settings,
+        {"properties": {"models": {"additionalProperties": schema["$defs"]["whole_model"]}}},
+    )
     settings["macondo"]["towns"] = _towns(settings["macondo"])
     check_names(settings)
     return settings
@@ -137,9 +141,6 @@ def check_names(settings: Mapping[str, Any]) -> None:
         SettingsError: naming the key, the unknown name and the known ones.
     """
     _known(settings, "corpus", settings["corpus"], "corpora")
-    for name, model in settings["models"].items():
-        if "layers" not in model:
-            raise SettingsError(f"models.{name}: missing key 'layers', or 'extends' a model")
     for name, datastore in settings["datastores"].items():
         _known(settings, f"datastores.{name}.model", datastore["model"], "models")
         _at_most(settings, f"datastores.{name}.stride", datastore["stride"], datastore["model"])

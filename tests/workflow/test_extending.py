@@ -1,0 +1,120 @@
+"""What docs/extending.md says, done: a corpus, a model and an experiment are added as it tells."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent, indent
+
+import pandas as pd
+import pytest
+from workflow_project import ROOT, TINY
+
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+BLOCK = re.compile(r"^( *)`([\w./-]+)`\n\n\1```\w*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+BLOCKS = {name: dedent(text) for _, name, text in BLOCK.findall(PAGE)}
+CHANGED = {"config.yaml", "workflow/schemas/config.schema.yaml", "README.md", "Snakefile"}
+OVERLAYS = {"corpus.yaml", "model.yaml", "pretrained.yaml"}
+
+
+def test_a_folder_of_text_becomes_a_corpus(project):
+    (project.folder / "corpus.yaml").write_text(BLOCKS["corpus.yaml"])
+    text = project.folder / "my-text"
+    text.mkdir()
+    for split in ("train", "validation", "test"):
+        (text / f"{split}.txt").write_text("one two three\n" * 40 + "\nfour five\n")
+    made = "results/cpu-mine/corpora/mine/text"
+
+    project.snakemake(made, "--configfile", "corpus.yaml")
+    jobs = project.jobs("knn_perplexity", "--configfile", "corpus.yaml")
+
+    manifest = json.loads((project.folder / made / "manifest.json").read_text())
+    assert {manifest["contents"][split]["documents"] for split in ("train", "test")} == {2}
+    assert "evaluate_knn_perplexity" in jobs
+    assert "build_corpus" not in jobs
+
+
+def test_a_model_of_another_size_takes_the_place_of_base(project):
+    (project.folder / "model.yaml").write_text(BLOCKS["model.yaml"])
+
+    output = project.snakemake("--dry-run", "knn_perplexity", "--configfile", "model.yaml").stdout
+
+    assert "results/cpu-gazetteer/datastores/deep/seed0" in output
+    assert "results/cpu-gazetteer/datastores/base/seed0" not in output
+
+
+def test_a_pretrained_model_learns_its_own_town(project):
+    (project.folder / "pretrained.yaml").write_text(BLOCKS["pretrained.yaml"])
+
+    output = project.snakemake(
+        "--dry-run", "overspecification", "--configfile", "pretrained.yaml"
+    ).stdout
+
+    assert "results/cpu-gazetteer/macondo/neo/seed2" in output
+    assert "results/cpu-gazetteer/overspecification/neo/seed2" in output
+    assert "train_language_model" not in output
+
+
+@pytest.fixture
+def extended(copied):
+    """Return the finished project with the example's files in it."""
+    folder = copied.folder
+    for name in ("Snakefile", "config.yaml", "workflow"):
+        (folder / name).unlink()
+    for name in ("workflow", "tests", "docs"):
+        shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
+    for name in ("Snakefile", "config.yaml", "README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    for name, text in BLOCKS.items():
+        if name not in CHANGED | OVERLAYS:
+            assert not (folder / name).exists()
+            (folder / name).write_text(text)
+    include, target = BLOCKS["Snakefile"].splitlines()
+    settings = indent(BLOCKS["workflow/schemas/config.schema.yaml"], "  ")
+    edit(folder / "config.yaml", "\nscales:\n", before=BLOCKS["config.yaml"])
+    edit(folder / "workflow/schemas/config.schema.yaml", "\nproperties:\n", after=settings)
+    edit(folder / "README.md", "\n\nEvery table is tidy", before="\n" + BLOCKS["README.md"].strip())
+    edit(folder / "Snakefile", "\n\n\nrule experiments:", before=f"\n{include}")
+    edit(folder / "Snakefile", "        rules.conversational.input,\n", after=f"{target}\n")
+    return copied
+
+
+def edit(path: Path, place: str, *, before: str = "", after: str = "") -> None:
+    text = path.read_text()
+    assert text.count(place) == 1, f"{path.name} has no single place {place!r}"
+    path.write_text(text.replace(place, before + place + after))
+
+
+def pytest_in(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
+    return done.stdout
+
+
+def test_the_example_experiment_runs_and_is_in_its_place(extended):
+    folder = extended.folder
+
+    extended.snakemake(*TINY, "frequent_values")
+    table = pd.read_csv(folder / "results/tiny/tables/frequent_values.csv")
+    conventions = pytest_in(folder, "tests/test_layout.py", "-v")
+    unit = pytest_in(folder, "tests/unit/test_frequent_values.py", "-v")
+
+    assert list(table["setting"]) == ["1 tokens", "10 tokens", "100 tokens"]
+    assert 0 < table["value"].iloc[0] < table["value"].iloc[1] < table["value"].iloc[2] < 1
+    assert (folder / "results/tiny/figures/frequent_values.svg").stat().st_size > 0
+    assert "test_an_experiment_has_every_part[frequent_values] PASSED" in conventions
+    assert "FAILED" not in conventions
+    assert "1 passed" in unit
+    assert extended.jobs(*TINY, "all") == {"settings", "all", "experiments"}
+
+
+def test_what_is_missing_of_an_experiment_is_named(extended):
+    (extended.folder / "workflow/report/frequent_values.rst").unlink()
+
+    conventions = pytest_in(extended.folder, "tests/test_layout.py", "-k", "has_every_part")
+
+    assert "report" in conventions
+    assert "frequent_values.rst" in conventions
+    assert "1 failed" in conventions
