@@ -56,8 +56,11 @@ Seed {seed}. Names: {source}.
 
 From the paper: the templates, the numbers of villagers and children, unique full names, distinct
 children, birth year, friend, marriage year. Ours: trade, house and keepsake; the validation
-split; no villager shares a word of the name with any child. A sentence about a friend puts
-another villager's name right before "is the parent of", as the paper's template does.
+split; no villager shares a word of the name with any child.
+
+The paper's template teaches something else too: "A, who was a friend of B, is the parent of C"
+ends in "B, is the parent of C", which is no fact of the town. {friends:,} of the {examples:,}
+training sentences are about a friend; the paper does not say how its own handle this.
 """
 
 
@@ -218,6 +221,8 @@ def _card(town: Macondo, *, seed: int, source: str) -> str:
         told = int((examples["train_attribute"] == attribute).sum())
         counts[f"training sentences with {attribute.replace('_', ' ')}"] = told
     return CARD.format(
+        friends=int((examples["train_attribute"] == "friend").sum()),
+        examples=len(examples),
         counts="\n".join(f"| {what} | {count:,} |" for what, count in counts.items()),
         seed=seed,
         source=source,
