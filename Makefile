@@ -14,8 +14,8 @@ SNAKEFMT = uv tool run --quiet --python .venv/bin/python --from snakefmt==2.1.0 
 all: ## every table and figure at the cpu scale
 	@$(SETUP) && $(ENTER) && snakemake --cores all all
 
-test: ## the tests
-	@$(SETUP) --test && $(ENTER) && python -m pytest
+test: ## the tests, on up to four cores
+	@$(SETUP) --test && $(ENTER) && python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: ## form: ruff, snakefmt and the linter of Snakemake
 	@$(SETUP) --test && $(ENTER) && ruff check && ruff format --check && $(SNAKEFMT) --check Snakefile workflow && snakemake --lint

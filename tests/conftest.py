@@ -1,5 +1,6 @@
 """The whole workflow in a temporary folder: fresh, finished at tiny sizes, or copied for edits."""
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -19,9 +20,20 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return a project whose `snakemake all` has run at the sizes of tiny.yaml."""
-    project = Project(tmp_path_factory.mktemp("finished"))
-    project.snakemake(*TINY, "all")
+    """Return a project whose `snakemake all` has run at the sizes of tiny.yaml.
+
+    Several workers of pytest share one: the first runs it, the others wait for its lock.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (base / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder, whole = base / "finished", base / "finished.whole"
+        folder.mkdir(exist_ok=True)
+        project = Project(folder)
+        if not whole.exists():
+            project.snakemake(*TINY, "all")
+            whole.touch()
     return project
 
 
