@@ -71,13 +71,17 @@ def extended(copied):
         if name not in CHANGED | OVERLAYS:
             assert not (folder / name).exists()
             (folder / name).write_text(text)
-    include, target = BLOCKS["Snakefile"].splitlines()
     settings = indent(BLOCKS["workflow/schemas/config.schema.yaml"], "  ")
     edit(folder / "config.yaml", "\nscales:\n", before=BLOCKS["config.yaml"])
     edit(folder / "workflow/schemas/config.schema.yaml", "\nproperties:\n", after=settings)
     edit(folder / "README.md", "\n\nEvery table is tidy", before="\n" + BLOCKS["README.md"].strip())
-    edit(folder / "Snakefile", "\n\n\nrule experiments:", before=f"\n{include}")
-    edit(folder / "Snakefile", "        rules.conversational.input,\n", after=f"{target}\n")
+    edit(folder / "Snakefile", "\n\n\nrule experiments:", before="\n" + BLOCKS["Snakefile"].strip())
+    edit(folder / "config.yaml", "\n  - conversational\n", after="  - frequent_values\n")
+    edit(
+        folder / "workflow/schemas/config.schema.yaml",
+        "mlp_hurdle, conversational]}",
+        before="frequent_values, ",
+    )
     return copied
 
 
@@ -88,7 +92,7 @@ def edit(path: Path, place: str, *, before: str = "", after: str = "") -> None:
 
 
 def pytest_in(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-vv", *arguments]
     done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
     return done.stdout
 
@@ -98,23 +102,14 @@ def test_the_example_experiment_runs_and_is_in_its_place(extended):
 
     extended.snakemake(*TINY, "frequent_values")
     table = pd.read_csv(folder / "results/tiny/tables/frequent_values.csv")
-    conventions = pytest_in(folder, "tests/test_layout.py", "-v")
-    unit = pytest_in(folder, "tests/unit/test_frequent_values.py", "-v")
+    checks = pytest_in(folder, "tests/test_layout.py", "tests/unit/test_frequent_values.py")
+    (folder / "workflow/report/frequent_values.rst").unlink()
+    checks_without_caption = pytest_in(folder, "tests/test_layout.py", "-k", "has_every_part")
 
     assert list(table["setting"]) == ["1 tokens", "10 tokens", "100 tokens"]
     assert 0 < table["value"].iloc[0] < table["value"].iloc[1] < table["value"].iloc[2] < 1
     assert (folder / "results/tiny/figures/frequent_values.svg").stat().st_size > 0
-    assert "test_an_experiment_has_every_part[frequent_values] PASSED" in conventions
-    assert "FAILED" not in conventions
-    assert "1 passed" in unit
-    assert extended.jobs(*TINY, "all") == {"settings", "all", "experiments"}
-
-
-def test_what_is_missing_of_an_experiment_is_named(extended):
-    (extended.folder / "workflow/report/frequent_values.rst").unlink()
-
-    conventions = pytest_in(extended.folder, "tests/test_layout.py", "-k", "has_every_part")
-
-    assert "report" in conventions
-    assert "frequent_values.rst" in conventions
-    assert "1 failed" in conventions
+    assert "frequent_values] PASSED" in checks
+    assert "test_frequent_values.py::test_the_most_frequent_values_are_counted" in checks
+    assert "FAILED" not in checks
+    assert "['workflow/report/frequent_values.rst'] == []" in checks_without_caption
