@@ -19,7 +19,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from knnlm.experiments.overspecification_finetuning import temperatures
+from knnlm.experiments.overspecification_names import temperatures
 from knnlm.experiments.overspecification_scores import score_children
 from knnlm.lm.finetuning import Epochs, NextToken, mean_nll, recipe_of, tokenize
 from knnlm.lm.model import create_model

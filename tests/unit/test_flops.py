@@ -59,4 +59,4 @@ def test_a_copy_without_data_leaves_the_module_and_its_shared_weights_as_they_ar
     assert {p.device.type for p in hollow.parameters()} == {"meta"}
     assert {p.device.type for p in lm.parameters()} == {"cpu"}
     assert hollow.lm_head.weight is hollow.transformer.wte.weight
-    assert lm.config._attn_implementation == "sdpa"
+    assert all(block.attn.fused for block in lm.transformer.h)

@@ -65,7 +65,6 @@ def test_the_artifact_says_what_it_was_made_from_and_loads(inputs, base):
     assert manifest["contents"] == {"updates": 50, "tokens": 1_600}
     assert set(manifest["files"]) == {
         "config.json",
-        "generation_config.json",
         "model.safetensors",
         "tokenizer.json",
         "training.parquet",

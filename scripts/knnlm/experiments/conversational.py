@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 from knnlm.evidence.intervals import DocumentBootstrap, student_interval
 from knnlm.evidence.tables import means_over_seeds, tidy
-from knnlm.experiments.conversational_finetuning import FACTS, KIND, SCORED
+from knnlm.experiments.conversational_names import FACTS, KIND, LOSS, METHODS, NAME, SCORED
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
 from knnlm.runtime.seeds import numpy_generator
 from knnlm.text.conversations import KIND as CONVERSATIONS
@@ -32,8 +32,6 @@ from knnlm.text.villagers import CLAUSES
 
 EXPERIMENT = "conversational"
 RESAMPLES = 1000
-METHODS = {"train": "trained on over-specified questions", "test": "trained on test questions"}
-LOSS, NAME = "loss_per_answer_token", "child_log_likelihood"
 
 Row = dict[str, Any]
 Scores = Mapping[str, NDArray[np.float64]]

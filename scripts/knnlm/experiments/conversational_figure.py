@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from knnlm.evidence.plotting import COLORS, FULL_WIDTH
 from knnlm.evidence.tables import select
-from knnlm.experiments.conversational import LOSS, METHODS, NAME
+from knnlm.experiments.conversational_names import LOSS, METHODS, NAME
 
 HEIGHT = 2.3  # inches of a row of panels
 TRAINED, REFERENCE = METHODS["train"], METHODS["test"]

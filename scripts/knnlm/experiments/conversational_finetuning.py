@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from transformers import PreTrainedModel
+from torch import nn
 
+from knnlm.experiments.conversational_names import FACTS, KIND, SCORED
 from knnlm.lm.anatomy import context
 from knnlm.lm.chat import Chats, chat_folder, read_template, score_answers, tokenize_chats
 from knnlm.lm.finetuning import Epochs, NextToken, mean_nll, recipe_of
@@ -34,11 +35,6 @@ from knnlm.text.conversations import KIND as CONVERSATIONS
 from knnlm.text.conversations import read_conversations
 from knnlm.text.macondo import SPLITS
 from knnlm.text.macondo_chat import CHAT_TEMPLATE
-
-KIND = "conversational_fine_tuning"
-FACTS = "facts.json"
-# What is scored after each epoch, by what the model is trained on.
-SCORED = {"train": SPLITS, "test": ("test",)}
 
 
 def finetune_conversational(
@@ -121,7 +117,7 @@ def finetune_conversational(
 class _Start(NamedTuple):
     """A model before its fine-tuning, and the conversations in its tokens."""
 
-    model: PreTrainedModel
+    model: nn.Module
     chats: dict[str, Chats]
     facts: dict[str, Any]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from knnlm.experiments.conversational_finetuning import SCORED
+from knnlm.experiments.conversational_names import SCORED
 from knnlm.lm.hosted import HostedError, Pause, Service
 from knnlm.lm.hosted_state import State
 from knnlm.runtime.artifacts import (

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from knnlm.evidence.intervals import DocumentBootstrap, student_interval
 from knnlm.evidence.tables import means_over_seeds, tidy
-from knnlm.experiments.conversational import LOSS, METHODS, RESAMPLES, Row
-from knnlm.experiments.conversational_finetuning import SCORED
+from knnlm.experiments.conversational import RESAMPLES, Row
 from knnlm.experiments.conversational_hosted import KIND, read_hosted
+from knnlm.experiments.conversational_names import LOSS, METHODS, SCORED
 from knnlm.runtime.artifacts import identity, require_origin
 from knnlm.runtime.seeds import numpy_generator
 from knnlm.text.conversations import KIND as CONVERSATIONS

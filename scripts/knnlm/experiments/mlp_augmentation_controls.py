@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from torch import nn
 
 from knnlm.experiments.mlp_augmentation_cost import (
     flops_of_model,
@@ -64,7 +64,7 @@ def train_control(
     )
 
 
-def equal_flops_updates(lm: PreTrainedModel, updates: int, *, settings: Mapping[str, Any]) -> int:
+def equal_flops_updates(lm: nn.Module, updates: int, *, settings: Mapping[str, Any]) -> int:
     """Return the updates of the whole LM that cost what training a replacement does, at least one.
 
     Encoding the keys is not counted: retrieval needs them as well.

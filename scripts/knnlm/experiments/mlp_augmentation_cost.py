@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from knnlm.evidence.scored_text import Row
 from knnlm.lm.anatomy import context, head_weight, width
@@ -45,9 +44,7 @@ class Flops(NamedTuple):
     training: float
 
 
-def replacement_of(
-    lm: PreTrainedModel, head_setting: str, settings: Mapping[str, Any]
-) -> MlpReplacement:
+def replacement_of(lm: nn.Module, head_setting: str, settings: Mapping[str, Any]) -> MlpReplacement:
     """Return an untrained replacement for an LM, in the shape that the settings give it."""
     return MlpReplacement(
         head_weight(lm),
@@ -58,14 +55,14 @@ def replacement_of(
     )
 
 
-def flops_of_model(lm: PreTrainedModel) -> Flops:
+def flops_of_model(lm: nn.Module) -> Flops:
     """Return the FLOPs of an LM, the mean over the tokens of a window as long as its context."""
     length, hollow = context(lm), without_data(lm)
     query = forward_flops(hollow, **window(length))
     return Flops(query / length, update_flops(hollow, **window(length)) / length)
 
 
-def flops_of_last_layers(lm: PreTrainedModel) -> Flops:
+def flops_of_last_layers(lm: nn.Module) -> Flops:
     """Return the FLOPs of a second set of last layers; training reads the frozen ones below."""
     last = LastLayers(without_data(untied(lm)))
     residual = torch.empty(1, width(lm), device="meta")

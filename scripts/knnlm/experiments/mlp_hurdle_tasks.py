@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from knnlm.experiments.mlp_hurdle_names import LIKELIHOOD, LOSS
 from knnlm.lm.finetuning import Epochs, NextToken, Texts, mean_nll, tokenize
-from knnlm.lm.model import LanguageModel
+from knnlm.lm.gpt2 import LanguageModel
 from knnlm.lm.pretraining import next_token_loss, read
 from knnlm.lm.starting_point import add_names
 from knnlm.lm.windows import ShuffledWindows

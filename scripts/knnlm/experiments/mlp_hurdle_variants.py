@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from knnlm.experiments.mlp_hurdle_names import FULL, MATCHED, WITHOUT_MIDDLE
-from knnlm.lm.model import LanguageModel, create_model
+from knnlm.lm.gpt2 import LanguageModel
+from knnlm.lm.model import create_model
 
 
 def variant_of(shape: Mapping[str, Any], variant: str) -> dict[str, Any]:

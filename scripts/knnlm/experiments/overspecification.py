@@ -18,7 +18,8 @@ import pandas as pd
 
 from knnlm.evidence.intervals import student_interval
 from knnlm.evidence.tables import means_over_seeds, tidy
-from knnlm.experiments.overspecification_runs import ALL, METRIC, Row, Run, label, read_run
+from knnlm.experiments.overspecification_names import ALL, METRIC
+from knnlm.experiments.overspecification_runs import Row, Run, label, read_run
 from knnlm.text.macondo import SPLITS
 from knnlm.text.macondo_dataset import read_examples
 from knnlm.text.villagers import CLAUSES

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from knnlm.evidence.plotting import FULL_WIDTH
 from knnlm.evidence.tables import select
-from knnlm.experiments.overspecification_runs import ALL
+from knnlm.experiments.overspecification_names import ALL
 
 HEIGHT = 2.7  # inches of a row of panels
 PANELS_A_ROW = 3

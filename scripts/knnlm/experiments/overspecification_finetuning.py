@@ -15,9 +15,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
+from knnlm.experiments.overspecification_names import FINE_TUNING as KIND
+from knnlm.experiments.overspecification_names import temperatures
 from knnlm.experiments.overspecification_scores import read_states, score_children
 from knnlm.lm.anatomy import context, width
 from knnlm.lm.finetuning import Epochs, NextToken, Texts, mean_nll, recipe_of, tokenize
@@ -37,10 +38,8 @@ from knnlm.text.macondo import SPLITS
 from knnlm.text.macondo_dataset import KIND as MACONDO
 from knnlm.text.macondo_dataset import read_examples
 
-KIND = "macondo_fine_tuning"
 LOG = "training.parquet"
 LOG_ROWS = 100  # rows of the log, about
-KEPT = ("early", "best", "end")
 SCORES = tuple(f"{method}_{split}" for method in ("lm", "knn") for split in SPLITS)
 
 
@@ -134,7 +133,7 @@ class _Start(NamedTuple):
     splits: dict[str, Texts]
 
     @property
-    def model(self) -> PreTrainedModel:
+    def model(self) -> nn.Module:
         """The model that is fine-tuned."""
         return self.point.model
 
@@ -245,15 +244,10 @@ class _Watch:
         }
 
 
-def _head(model: PreTrainedModel) -> Tensor:
+def _head(model: nn.Module) -> Tensor:
     """Return the head's matrix (V, d) as it acts, with rows that adapters keep elsewhere."""
     ones = torch.eye(width(model), device=model.device)
     return model.get_output_embeddings()(ones).T
-
-
-def temperatures(settings: Mapping[str, Any]) -> list[float]:
-    """Return the relative temperatures that are scored: the fixed one, then the oracle's."""
-    return [settings["temperature"], *settings["oracle"]["temperatures"]]
 
 
 def means(scores: Mapping[str, NDArray[np.float64]], *, lmbda: float) -> dict[str, float]:

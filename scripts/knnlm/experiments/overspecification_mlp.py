@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from knnlm.experiments.overspecification_finetuning import KEPT, SPLITS, save_tensors
-from knnlm.experiments.overspecification_finetuning import KIND as FINE_TUNING
+from knnlm.experiments.overspecification_finetuning import save_tensors
+from knnlm.experiments.overspecification_names import FINE_TUNING, KEPT
+from knnlm.experiments.overspecification_names import MLP as KIND
 from knnlm.experiments.overspecification_scores import find, in_memory
 from knnlm.retrieval.mlp_replacement import MlpReplacement, target_log_probs, train_on_pairs
 from knnlm.runtime.artifacts import (
@@ -24,8 +25,8 @@ from knnlm.runtime.artifacts import (
     write_manifest,
 )
 from knnlm.runtime.logs import LOGGER
+from knnlm.text.macondo import SPLITS
 
-KIND = "macondo_mlp"
 TRAINING = "training"  # folder of the state of the training in progress
 SAVE_EVERY = 500  # updates between two states
 BUFFER_MIB = 64  # keys shuffled together

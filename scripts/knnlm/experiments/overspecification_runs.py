@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from knnlm.evidence.intervals import DocumentBootstrap
-from knnlm.experiments.overspecification_finetuning import KEPT, temperatures
-from knnlm.experiments.overspecification_finetuning import KIND as FINE_TUNING
-from knnlm.experiments.overspecification_mlp import KIND as MLP
+from knnlm.experiments.overspecification_names import (
+    ALL,
+    FINE_TUNING,
+    KEPT,
+    METRIC,
+    MLP,
+    temperatures,
+)
 from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
 from knnlm.runtime.seeds import numpy_generator
@@ -21,9 +26,7 @@ from knnlm.text.macondo import SPLITS
 from knnlm.text.macondo_dataset import KIND as MACONDO
 from knnlm.text.macondo_dataset import read_examples
 
-METRIC = "child_log_likelihood"
 RESAMPLES = 1000
-ALL = 0  # families of any size, where a number of children is asked for
 # What lmbda and temperature may be chosen on, beside the values that are fixed in the config.
 CHOSEN_ON = {"validation": "chosen on held-out sentences", "test": "oracle, chosen on test"}
 

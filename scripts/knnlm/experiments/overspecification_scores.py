@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from knnlm.lm.anatomy import FFN_INPUT_BEFORE, apply_f, apply_g, capture
 from knnlm.lm.finetuning import Texts
@@ -53,7 +52,7 @@ class Neighbors:
 
 @torch.no_grad()
 def read_states(
-    model: PreTrainedModel,
+    model: nn.Module,
     texts: Texts,
     *,
     keys_at: NDArray[np.bool_],
@@ -86,7 +85,7 @@ def read_states(
     return States(torch.cat(kept).numpy(), torch.cat(scored).numpy())
 
 
-def _score(model: PreTrainedModel, residual: Tensor, targets: Tensor) -> Tensor:
+def _score(model: nn.Module, residual: Tensor, targets: Tensor) -> Tensor:
     """Return log p(target), float64, from (n, d) residual streams before the last MLP."""
     size = max(1, LOGITS_AT_A_TIME // len(model.get_output_embeddings().weight))
     pieces = [
@@ -119,7 +118,7 @@ def find(queries: NDArray[np.float32], datastore: Datastore, *, k: int) -> Neigh
 
 
 def score_children(
-    model: PreTrainedModel,
+    model: nn.Module,
     splits: Mapping[str, Texts],
     *,
     site: str,

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from knnlm.lm.anatomy import FFN_INPUT_BEFORE, OUTPUT_AFTER, apply_f, apply_g, head_weight
 from knnlm.lm.model import load_model
@@ -56,7 +55,7 @@ class Problem:
         site: of the datastore's keys.
     """
 
-    network: PreTrainedModel
+    network: nn.Module
     queries: Queries
     places: NDArray[np.int64]
     mixture: Mixture

@@ -16,7 +16,6 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 FFN_INPUT_BEFORE = "ffn_input_before_layer_norm"
 FFN_INPUT_AFTER = "ffn_input_after_layer_norm"
@@ -84,7 +83,7 @@ class _Enough(Exception):  # noqa: N818 (it stops a forward pass, it is no error
     """Raised by the hook at the last site asked for."""
 
 
-def architecture(model: PreTrainedModel) -> Architecture:
+def architecture(model: nn.Module) -> Architecture:
     """Return the names of the model's parts.
 
     Raises:
@@ -107,15 +106,15 @@ def architecture_of(model_type: str) -> Architecture:
     return ARCHITECTURES[model_type]
 
 
-def _backbone(model: PreTrainedModel) -> nn.Module:
+def _backbone(model: nn.Module) -> nn.Module:
     return getattr(model, architecture(model).backbone)
 
 
-def _last_block(model: PreTrainedModel) -> nn.Module:
+def _last_block(model: nn.Module) -> nn.Module:
     return getattr(_backbone(model), architecture(model).layers)[-1]
 
 
-def _norm(model: PreTrainedModel, name: str) -> nn.Module:
+def _norm(model: nn.Module, name: str) -> nn.Module:
     holder = _backbone(model) if name == "final_norm" else _last_block(model)
     return getattr(holder, getattr(architecture(model), name))
 
@@ -134,7 +133,7 @@ def require_sites(sites: Collection[str]) -> None:
 
 
 @torch.no_grad()
-def capture(model: PreTrainedModel, input_ids: Tensor, sites: Collection[str]) -> dict[str, Tensor]:
+def capture(model: nn.Module, input_ids: Tensor, sites: Collection[str]) -> dict[str, Tensor]:
     """Return hidden states of the last block, and compute nothing behind the last one asked for.
 
     Args:
@@ -163,7 +162,7 @@ def capture(model: PreTrainedModel, input_ids: Tensor, sites: Collection[str]) -
 
 
 def _watch(
-    model: PreTrainedModel, name: str, found: dict[str, Tensor], *, stop: bool
+    model: nn.Module, name: str, found: dict[str, Tensor], *, stop: bool
 ) -> torch.utils.hooks.RemovableHandle:
     def keep(state: Tensor) -> None:
         found[name] = state
@@ -176,7 +175,7 @@ def _watch(
     return norm.register_forward_pre_hook(lambda module, inputs: keep(inputs[0]))
 
 
-def apply_g(model: PreTrainedModel, residual: Tensor) -> Tensor:
+def apply_g(model: nn.Module, residual: Tensor) -> Tensor:
     """Return the stream after the last MLP, its norm and its residual: r + MLP(norm(r)).
 
     Args:
@@ -190,26 +189,26 @@ def apply_g(model: PreTrainedModel, residual: Tensor) -> Tensor:
     return residual + mlp(_norm(model, "mlp_norm")(residual))
 
 
-def apply_f(model: PreTrainedModel, stream: Tensor) -> Tensor:
+def apply_f(model: nn.Module, stream: Tensor) -> Tensor:
     """Return the logits (..., V) of a stream (..., d) that has passed the last block."""
     return model.get_output_embeddings()(final_norm(model)(stream))
 
 
-def final_norm(model: PreTrainedModel) -> nn.Module:
+def final_norm(model: nn.Module) -> nn.Module:
     """Return the layer norm between the last block and the head."""
     return _norm(model, "final_norm")
 
 
-def head_weight(model: PreTrainedModel) -> Tensor:
+def head_weight(model: nn.Module) -> Tensor:
     """Return the head's matrix (V, d); its product with the normed stream gives the logits."""
     return model.get_output_embeddings().weight
 
 
-def width(model: PreTrainedModel) -> int:
+def width(model: nn.Module) -> int:
     """Return d, the length of a hidden state."""
     return model.config.hidden_size
 
 
-def context(model: PreTrainedModel) -> int:
+def context(model: nn.Module) -> int:
     """Return the longest sequence of tokens that the model can read."""
     return model.config.max_position_embeddings

@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
-from torch import Tensor
-from transformers import PreTrainedModel
-from transformers.utils.chat_template_utils import render_jinja_template
+from torch import Tensor, nn
 
 from knnlm.lm.finetuning import Texts
 from knnlm.text.hub import fetch
@@ -39,6 +37,9 @@ class Template:
 
     def render(self, messages: Sequence[Message], *, prompt_only: bool = False) -> str:
         """Return a conversation, or the part of it before the last answer, without line ends."""
+        # Imported here: a second that no job without a chat needs to spend.
+        from transformers.utils.chat_template_utils import render_jinja_template
+
         shown = list(messages[:-1] if prompt_only else messages)
         texts, _ = render_jinja_template(
             conversations=[shown],
@@ -154,7 +155,7 @@ def _name_in(encoding: Encoding, *, after: int, end: int) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def score_answers(model: PreTrainedModel, chats: Chats) -> NDArray[np.float64]:
+def score_answers(model: nn.Module, chats: Chats) -> NDArray[np.float64]:
     """Return the log-likelihood of each token of the answers, in nats, and 0 elsewhere, (n, T).
 
     Args:
@@ -174,7 +175,7 @@ def score_answers(model: PreTrainedModel, chats: Chats) -> NDArray[np.float64]:
     return scores
 
 
-def _log_probs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
+def _log_probs(model: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
     """Return log p(target), float64, from final hidden states (n, d)."""
     logits = model.get_output_embeddings()(hidden).double()
     return logits.log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from knnlm.lm.anatomy import (
     FFN_INPUT_BEFORE,
@@ -52,7 +51,7 @@ LOG_ROWS = 100  # rows of the log, about
 class LastLayers(nn.Module):
     """What computes the logits from the residual stream before the last MLP: f of g."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: nn.Module) -> None:
         """Take the parts of a model; its other parameters are frozen.
 
         Args:
@@ -77,7 +76,7 @@ class LastLayers(nn.Module):
         return apply_f(self.whole[0], apply_g(self.whole[0], residual))
 
 
-def untied(model: PreTrainedModel) -> PreTrainedModel:
+def untied(model: nn.Module) -> nn.Module:
     """Return the same model with a head of its own, a copy of the embedding if it was tied."""
     config = copy.deepcopy(model.config)
     config.tie_word_embeddings = False
@@ -151,7 +150,7 @@ def continue_training(
 
 
 def _train(
-    network: PreTrainedModel,
+    network: nn.Module,
     continuation: str,
     *,
     batch_at: Callable[[int], Tensor],
@@ -172,7 +171,7 @@ def _train(
     )
 
 
-def _last_layers_loss(network: PreTrainedModel) -> Callable[[nn.Module, Tensor], Tensor]:
+def _last_layers_loss(network: nn.Module) -> Callable[[nn.Module, Tensor], Tensor]:
     def loss(module: nn.Module, batch: Tensor) -> Tensor:
         network.to(batch.device)
         residual = capture(network, batch[:, :-1], [FFN_INPUT_BEFORE])[FFN_INPUT_BEFORE]
@@ -201,9 +200,7 @@ def _recipe(settings: Mapping[str, Any], *, updates: int, seed: int) -> Recipe:
     return Recipe(steps=updates, seed=seed, **{name: settings[name] for name in names})
 
 
-def _save(
-    partial: Path, network: PreTrainedModel, rows: list[dict[str, float]], *, model: Path
-) -> None:
+def _save(partial: Path, network: nn.Module, rows: list[dict[str, float]], *, model: Path) -> None:
     save_model(network, partial)
     for file in sorted(model.iterdir()):
         if file.name.startswith("tokenizer"):

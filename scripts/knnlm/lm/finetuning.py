@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from knnlm.lm.training import Recipe
 from knnlm.runtime.seeds import numpy_generator
@@ -156,7 +155,7 @@ class NextToken(nn.Module):
     On short texts of different lengths that saves the part of the head's work that padding costs.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: nn.Module) -> None:
         """Wrap a model, whose parameters these are; adapters may already be in it."""
         super().__init__()
         self.model = model

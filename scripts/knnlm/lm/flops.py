@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel
+
+from knnlm.lm.gpt2 import LanguageModel
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -23,7 +24,10 @@ def without_data(module: Module) -> Module:
     counted on every device.
     """
     hollow = copy.deepcopy(module, _no_data(module)).eval()
-    if isinstance(hollow, PreTrainedModel):
+    if isinstance(hollow, LanguageModel):
+        for block in hollow.transformer.h:
+            block.attn.fused = False
+    elif hasattr(hollow, "set_attn_implementation"):  # of transformers
         hollow.set_attn_implementation("eager")
     return hollow
 

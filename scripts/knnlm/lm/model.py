@@ -2,14 +2,15 @@
 
 Ours has the architecture of GPT-2 (learned positions, norms before each part), with two
 additions that its config.json records: dropout after the activation inside the MLPs, and layers
-that keep their place but have no MLP.
+that keep their place but have no MLP. Models of others are transformers' own.
 """
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from huggingface_hub import constants as hub
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -17,18 +18,12 @@ from huggingface_hub.errors import (
     HFValidationError,
     RepositoryNotFoundError,
 )
-from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedModel,
-)
-from transformers.activations import ACT2FN
-from transformers.utils.logging import disable_progress_bar
+from safetensors import SafetensorError
+from torch import nn
 
+from knnlm.lm import gpt2_folder
 from knnlm.lm.anatomy import architecture_of
+from knnlm.lm.gpt2 import ACTIVATIONS, Config, LanguageModel
 from knnlm.runtime.artifacts import flush
 from knnlm.runtime.full_disk import named_if_full
 from knnlm.runtime.seeds import derive_seed
@@ -36,35 +31,6 @@ from knnlm.runtime.seeds import derive_seed
 HUB_SECONDS = 10.0  # patience with a hub that does not answer
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # in one file or in several
 ATTENTION = "sdpa"  # torch's own kernels: fastest on every device that is supported
-
-disable_progress_bar()  # the bars of loading and saving would fill the logs
-
-
-class NoMLP(nn.Module):
-    """Stands where a layer's MLP was and adds nothing to the residual stream."""
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """Return zeros of the shape of the input."""
-        return torch.zeros_like(hidden_states)
-
-
-class LanguageModel(GPT2LMHeadModel):
-    """GPT-2 with dropout inside the MLPs and, if the config says so, layers without an MLP.
-
-    All parts are initialized before some are left out, so that two models of one seed, with and
-    without an MLP, start with the same values wherever both have parameters.
-    """
-
-    def __init__(self, config: GPT2Config) -> None:
-        super().__init__(config)
-        dropout = getattr(config, "activation_dropout", 0.0)
-        left_out = getattr(config, "without_mlp", ())
-        for number, block in enumerate(self.transformer.h):
-            if number in left_out:
-                block.ln_2 = nn.Identity()
-                block.mlp = NoMLP()
-            elif dropout > 0:
-                block.mlp.act = nn.Sequential(block.mlp.act, nn.Dropout(dropout))
 
 
 def create_model(
@@ -88,7 +54,7 @@ def create_model(
     """
     _check(model)
     dropout = model["dropout"]
-    config = GPT2Config(
+    config = Config(
         vocab_size=vocabulary_size,
         n_positions=model["context"],
         n_embd=model["width"],
@@ -99,13 +65,11 @@ def create_model(
         embd_pdrop=dropout["residual"],
         resid_pdrop=dropout["residual"],
         attn_pdrop=dropout["attention"],
+        activation_dropout=dropout["activation"],
+        without_mlp=sorted({layer % model["layers"] for layer in model["without_mlp"]}),
         tie_word_embeddings=model["tied_embeddings"],
         bos_token_id=end_of_document,
         eos_token_id=end_of_document,
-        use_cache=False,
-        attn_implementation=ATTENTION,
-        activation_dropout=dropout["activation"],
-        without_mlp=sorted({layer % model["layers"] for layer in model["without_mlp"]}),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
@@ -119,10 +83,9 @@ def _check(model: dict[str, Any]) -> None:
             f"expected a width that the heads divide, got width {width} and {heads} heads; "
             "change one of them in config.yaml"
         )
-    if model["activation"] not in ACT2FN:
+    if model["activation"] not in ACTIVATIONS:
         raise ValueError(
-            f"unknown activation {model['activation']}; expected one that transformers knows, "
-            "such as relu, gelu, gelu_new or silu"
+            f"unknown activation {model['activation']}; expected one of {', '.join(ACTIVATIONS)}"
         )
     unknown = [layer for layer in model["without_mlp"] if not -layers <= layer < layers]
     if unknown:
@@ -132,7 +95,7 @@ def _check(model: dict[str, Any]) -> None:
         )
 
 
-def save_model(model: PreTrainedModel, folder: Path) -> None:
+def save_model(model: nn.Module, folder: Path) -> None:
     """Write config.json and model.safetensors into a folder, which plain transformers can load.
 
     A model that leaves out an MLP or uses dropout inside it needs `load_model`. The files are not
@@ -143,12 +106,15 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     """
     with named_if_full(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(folder)
+        if isinstance(model, LanguageModel):
+            gpt2_folder.save(model, folder)
+        else:
+            model.save_pretrained(folder)
         for file in folder.glob("*.safetensors"):
             flush(file)
 
 
-def load_model(folder: Path | str) -> PreTrainedModel:
+def load_model(folder: Path | str) -> nn.Module:
     """Return a model in eval mode, fp32, on the CPU.
 
     Args:
@@ -163,22 +129,47 @@ def load_model(folder: Path | str) -> PreTrainedModel:
     if not here:
         _require_on_hub(str(folder))
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=here)
-        architecture_of(config.model_type)
-        kind = LanguageModel if config.model_type == "gpt2" else AutoModelForCausalLM
-        model = kind.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            attn_implementation=ATTENTION,
-            use_safetensors=True,
-            local_files_only=here,
-        )
-    except OSError as error:
+        whole = _downloaded(folder, gpt2_folder.CONFIG, here).parent
+        if not gpt2_folder.is_ours(whole):
+            return _load_foreign(folder, here).eval()
+        return gpt2_folder.load(_downloaded(folder, gpt2_folder.WEIGHTS, here).parent).eval()
+    except (OSError, SafetensorError) as error:
         raise ValueError(
             f"the model {folder} cannot be loaded ({error}); expected config.json and "
             "model.safetensors of a causal language model"
         ) from error
-    return model.eval()
+
+
+def _downloaded(folder: Path | str, file: str, here: bool) -> Path:
+    """Return the path of a model's file, fetched from the hub if the model is a name there."""
+    path = Path(folder) / file
+    is_folder = path.parent.is_dir()
+    return path if is_folder else Path(hf_hub_download(str(folder), file, local_files_only=here))
+
+
+def _load_foreign(folder: Path | str, here: bool) -> nn.Module:
+    library = transformers()
+    config = library.AutoConfig.from_pretrained(folder, local_files_only=here)
+    architecture_of(config.model_type)
+    return library.AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation=ATTENTION,
+        use_safetensors=True,
+        local_files_only=here,
+    )
+
+
+def transformers() -> ModuleType:
+    """Return transformers, without the bars of loading and saving, which would fill the logs.
+
+    Imported here: three seconds that no job with a model of our own needs to spend.
+    """
+    import transformers as library
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    return library
 
 
 def _is_cached(name: str) -> bool:

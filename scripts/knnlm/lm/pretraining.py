@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from knnlm.lm.machine import this_process
 from knnlm.lm.model import create_model, save_model
@@ -178,7 +177,7 @@ def next_token_loss(module: nn.Module, batch: Tensor) -> Tensor:
 
 
 def _validation(
-    network: PreTrainedModel, stream: TokenStream, training: dict[str, Any]
+    network: nn.Module, stream: TokenStream, training: dict[str, Any]
 ) -> Callable[[int], dict[str, float]]:
     """Return the evaluation of a training: the mean nll over the first validation tokens."""
     context = network.config.max_position_embeddings
@@ -205,7 +204,7 @@ def _validation(
 
 def _save(
     partial: Path,
-    network: PreTrainedModel,
+    network: nn.Module,
     rows: list[dict[str, float]],
     *,
     tokenizer: Path,

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from knnlm.lm.anatomy import (
     FFN_INPUT_AFTER,
@@ -173,7 +172,7 @@ def score_queries(
 
 def _score(
     partial: Path,
-    network: PreTrainedModel,
+    network: nn.Module,
     stream: TokenStream,
     positions: NDArray[np.int64],
     *,
@@ -210,7 +209,7 @@ def _score(
 
 @torch.inference_mode()
 def _score_batch(
-    network: PreTrainedModel,
+    network: nn.Module,
     stream: TokenStream,
     positions: NDArray[np.int64],
     batch: Sequence[Window],
@@ -239,7 +238,7 @@ def _score_batch(
 
 
 @torch.no_grad()
-def target_log_probs(model: PreTrainedModel, normed: Tensor, targets: Tensor) -> Tensor:
+def target_log_probs(model: nn.Module, normed: Tensor, targets: Tensor) -> Tensor:
     """Return log p_LM of each target, in nats and float64.
 
     Logits exist for a tile of rows at a time, never for all.

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer
-from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from torch import Tensor, nn
 
 from knnlm.lm.anatomy import architecture_of
-from knnlm.lm.model import ATTENTION, LanguageModel, create_model, load_model
+from knnlm.lm.gpt2 import LanguageModel
+from knnlm.lm.model import ATTENTION, create_model, load_model, transformers
 from knnlm.runtime.logs import LOGGER
 from knnlm.runtime.seeds import derive_seed, numpy_generator
 from knnlm.text.hub import fetch
@@ -45,7 +45,7 @@ class StartingPoint:
         new_tokens: their ids.
     """
 
-    model: PreTrainedModel
+    model: nn.Module
     tokenizer: Tokenizer
     end_of_document: int
     names_added: int
@@ -105,7 +105,7 @@ def starting_model(
     vocabulary: int,
     seed: int,
     cache: Path,
-) -> PreTrainedModel:
+) -> nn.Module:
     """Return a model with trained or random weights and a vocabulary that is large enough.
 
     Args:
@@ -129,7 +129,7 @@ def starting_model(
     return model
 
 
-def _random_model(shape: str, *, seed: int, cache: Path) -> PreTrainedModel:
+def _random_model(shape: str, *, seed: int, cache: Path) -> nn.Module:
     folder = fetch(
         shape,
         kind="model",
@@ -139,14 +139,13 @@ def _random_model(shape: str, *, seed: int, cache: Path) -> PreTrainedModel:
         cache=cache,
         remedy="name one of `models` as the shape, or a folder with config.json",
     )
-    config = AutoConfig.from_pretrained(folder)
+    library = transformers()
+    config = library.AutoConfig.from_pretrained(folder)
     architecture_of(config.model_type)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        if config.model_type == "gpt2":
-            config._attn_implementation = ATTENTION
-            return LanguageModel(config).eval()
-        return AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION).eval()
+        model = library.AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
+        return model.eval()
 
 
 def add_names(tokenizer: Tokenizer, names: Sequence[str]) -> tuple[Tokenizer, int]:
@@ -179,7 +178,7 @@ def _is_one_token(tokenizer: Tokenizer, name: str, *, before: str = "of") -> boo
     return both[:-1] == context
 
 
-def grow_vocabulary(model: PreTrainedModel, size: int, *, seed: int) -> None:
+def grow_vocabulary(model: nn.Module, size: int, *, seed: int) -> None:
     """Add rows to the embedding and the head until there is one for each entry, in place.
 
     A new row is the mean of the old ones plus noise of the scale of random weights (normal,
@@ -193,8 +192,11 @@ def grow_vocabulary(model: PreTrainedModel, size: int, *, seed: int) -> None:
     old = len(model.get_input_embeddings().weight)
     if size <= old:
         return
-    with torch.random.fork_rng(devices=[]):
-        model.resize_token_embeddings(size, mean_resizing=False)
+    if isinstance(model, LanguageModel):
+        model.resize_token_embeddings(size)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            model.resize_token_embeddings(size, mean_resizing=False)
     std = model.config.initializer_range
     _fill(model.get_input_embeddings().weight, old, std=std, seed=seed, purpose="embedding")
     head = model.get_output_embeddings().weight
@@ -211,7 +213,7 @@ def _fill(weight: Tensor, old: int, *, std: float, seed: int, purpose: str) -> N
 
 
 def add_lora(
-    model: PreTrainedModel, lora: Mapping[str, Any], *, new_tokens: Sequence[int], seed: int
+    model: nn.Module, lora: Mapping[str, Any], *, new_tokens: Sequence[int], seed: int
 ) -> None:
     """Put low-rank adapters into a model and leave nothing else of it to train.
 
@@ -225,8 +227,14 @@ def add_lora(
         seed: of the adapters.
 
     Raises:
-        ValueError: if there are new tokens and the model's head is its embedding.
+        ValueError: if the model is one of our own, which no adapter of peft fits, or there are
+            new tokens and the model's head is its embedding.
     """
+    if isinstance(model, LanguageModel):
+        raise ValueError(
+            "expected a pretrained model for LoRA, got one of our own; set lora to null in "
+            "config.yaml: a model this small is fine-tuned whole"
+        )
     # Imported here: two seconds that no fine-tuning without adapters needs to spend.
     from peft import LoraConfig, get_peft_model
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
+from torch import nn
 
 from knnlm.lm.anatomy import capture, context, width
 from knnlm.lm.windows import Window, windows
@@ -28,7 +28,7 @@ class Encoder:
     """Keys of any range of positions, the same bytes whatever range was asked for before."""
 
     def __init__(
-        self, model: PreTrainedModel, stream: NDArray[Any], *, site: str, stride: int, dtype: str
+        self, model: nn.Module, stream: NDArray[Any], *, site: str, stride: int, dtype: str
     ) -> None:
         """Prepare the windows; nothing is encoded yet.
 

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.activations import ACT2FN
 
+from knnlm.lm.gpt2 import ACTIVATIONS
 from knnlm.lm.state import trained
 from knnlm.lm.training import Recipe, train
 from knnlm.retrieval.datastore import Shard
@@ -54,14 +53,15 @@ class MlpReplacement(nn.Module):
         super().__init__()
         if head_setting not in HEADS:
             raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head_setting}")
-        if activation not in ACT2FN:
-            raise ValueError(f"unknown activation {activation}; expected one of transformers'")
+        if activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"unknown activation {activation}; expected one of {known}")
         vocabulary_size, dim = head.shape
         self.head_setting = head_setting
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "replacement"))
             self.into = _linear(dim, hidden, bias=True)
-            self.activation = ACT2FN[activation]
+            self.activation = ACTIVATIONS[activation]()
             self.out = _linear(hidden, dim, bias=True)
             self.norm = nn.LayerNorm(dim)
             self.head = _linear(dim, vocabulary_size, bias=False)
@@ -179,7 +179,7 @@ def _loss(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(module(keys), values)
 
 
-def activation_of(lm: PreTrainedModel) -> str:
+def activation_of(lm: nn.Module) -> str:
     """Return the name of the activation in the MLPs of an LM."""
     names = ("activation_function", "hidden_act")  # of GPT-2; of Llama and Mistral
     return next(getattr(lm.config, name) for name in names if hasattr(lm.config, name))
