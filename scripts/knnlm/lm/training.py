@@ -155,8 +155,8 @@ def _progress(steps: int, first: int, tokens_per_update: int) -> Callable[[Log],
     lines = Progress("training", total=steps * size, unit=unit, done=first * size)
 
     def show(log: Log) -> None:
-        last = log.rows[-1]["loss"] if log.rows else math.nan
-        lines.update(log.done * size, f"update {log.done:,} of {steps:,}, loss {last:.3f}")
+        loss = f", loss {log.rows[-1]['loss']:.3f}" if log.rows else ""  # the first is not read yet
+        lines.update(log.done * size, f"update {log.done:,} of {steps:,}{loss}")
 
     return show
 
