@@ -120,10 +120,11 @@ def test_a_counted_number_needs_no_interval():
     assert (found["verdict"], found["ci_low"], found["ci_high"]) == ("holds", 3, 3)
 
 
-def test_a_counted_number_on_the_border_is_not_below_it():
-    assert (
-        only(claim(counted=True, margin=4), run(knn={"value": 4.0}))["verdict"] == "does not hold"
-    )
+@pytest.mark.parametrize("relation", ["below", "above"])
+def test_a_counted_number_on_the_border_is_on_neither_side(relation):
+    found = only(claim(counted=True, margin=4, relation=relation), run(knn={"value": 4.0}))
+
+    assert found["verdict"] == "does not hold"
 
 
 def test_a_difference_is_paired_over_seeds_and_n_counts_them():

@@ -84,6 +84,14 @@ def test_a_bad_row_is_an_error_that_names_its_line(tmp_path, changes, named):
         compared(published(tmp_path, **changes))
 
 
+def test_the_same_number_twice_is_an_error(tmp_path):
+    file = published(tmp_path)
+    file.write_text(file.read_text() + file.read_text().splitlines()[1] + "\n")
+
+    with pytest.raises(PublishedError, match="line 3 of .*the same row twice"):
+        read_published(file)
+
+
 def test_other_columns_are_an_error(tmp_path):
     (tmp_path / "published.csv").write_text("paper,value\nchiang2024,1\n")
 

@@ -69,6 +69,16 @@ def test_pairs_are_matched_by_seed_and_not_by_order():
     assert (found.value, found.low, found.high) == (1, 1, 1)
 
 
+def test_a_difference_is_that_of_the_seeds_also_where_the_table_has_their_mean():
+    mean = rows([2.0], low=-0.5, high=4.5, seeds=["all"], n=3)
+    one = sample(pd.concat([rows([1.0, 2.0, 3.0]), mean]))
+    other = sample(pd.concat([rows([0.0, 1.0, 2.0]), mean]))
+
+    found = difference(one, other)
+
+    assert (found.value, found.low, found.high, found.n) == (1, 1, 1, 3)
+
+
 def test_a_ratio_is_paired_in_the_logarithm():
     one, other = sample(rows([2.0, 4.0, 8.0])), sample(rows([1.0, 1.0, 1.0]))
     half = T * np.log(2) / 3**0.5

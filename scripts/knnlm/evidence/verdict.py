@@ -13,7 +13,7 @@ from pathlib import Path
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 STYLES = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_RUN: "dim"}
-SIGNS = {"percent": " %"}  # units that are shorter as a sign
+SIGNS = {"percent": " %", "nats per token": " nats/token", "ratio": "", "share": ""}
 
 Verdict = Mapping[str, str]
 
@@ -85,7 +85,8 @@ def _draw(rows: Sequence[Verdict]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, title="What the papers claim", title_justify="left")
+    form = {"box": box.SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1)}
+    table = Table(title="What the papers claim", title_justify="left", **form)
     table.add_column("verdict", no_wrap=True)
     table.add_column("claim", ratio=1)
     table.add_column("exhibit", max_width=16)
