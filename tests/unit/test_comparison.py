@@ -88,7 +88,7 @@ def test_the_same_number_twice_is_an_error(tmp_path):
     file = published(tmp_path)
     file.write_text(file.read_text() + file.read_text().splitlines()[1] + "\n")
 
-    with pytest.raises(PublishedError, match="line 3 of .*the same row twice"):
+    with pytest.raises(PublishedError, match=r"line 3 of .*the same row twice"):
         read_published(file)
 
 
