@@ -23,7 +23,7 @@ def tables_of_run(wildcards):
 rule claims:
     """Hold what the papers claim against the tables: holds, does not hold, undecided, not run."""
     input:
-        claims=str(ROOT / "data/claims.yaml"),
+        claims="data/claims.yaml",
         settings="<results>/tables/settings.json",
         tables=tables_of_run,
     output:
@@ -45,7 +45,7 @@ rule claims:
 rule comparison:
     """Put what the papers print beside what this run measured."""
     input:
-        published=str(ROOT / "data/published.csv"),
+        published="data/published.csv",
         settings="<results>/tables/settings.json",
         tables=tables_of_run,
     output:
