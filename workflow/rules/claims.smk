@@ -9,17 +9,6 @@ TABLES = {
 }
 
 
-def tables_of_run(wildcards):
-    """Return the tables of the experiments that run, and those of the hosted one if it ran."""
-    folder = Path(f"results/{config['run']}/tables")
-    return [
-        str(folder / f"{table}.csv")
-        for table, name in TABLES.items()
-        if name in config["experiments"]
-        or (name not in KNOWN_EXPERIMENTS and (folder / f"{table}.csv").is_file())
-    ]
-
-
 rule claims:
     """Hold what the papers claim against the tables: holds, does not hold, undecided, not run."""
     input:

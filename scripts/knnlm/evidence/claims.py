@@ -137,23 +137,17 @@ def _verdicts(block: Block, run: Run) -> Iterator[dict[str, Any]]:
         reason = f"no table {name}.csv: this run does not include {run.experiments[name]}"
         yield _row(block, NOT_RUN, reason)
         return
+    column = block.get("each")
     try:
         rows = chosen_rows(run.tables[name], block["of"], run.settings)
-        column = block.get("each")
-        values = rows[column].unique() if column else [None]
-        for value in values if _fits(block, run) else []:
-            one = _narrowed(block, column, value, named=len(values) > 1)
+        for value in rows[column].unique() if column else [None]:
+            one = _narrowed(block, column, value, named=column and rows[column].nunique() > 1)
             yield _decided(one, _estimate(one, run))
     except NothingSelected as nothing:
-        if _fits(block, run):
-            yield _row(block, NOT_RUN, f"table {name}.csv has {nothing}")
-    if not _fits(block, run):
-        scales = " or ".join(block["scales"])
-        yield _row(block, NOT_RUN, f"not at this scale: needs {block['needs']} (scale {scales})")
-
-
-def _fits(block: Block, run: Run) -> bool:
-    return run.settings["scale"] in block.get("scales", [run.settings["scale"]])
+        reason = f"table {name}.csv has {nothing}"
+        if "needs" in block:
+            reason = f"needs {block['needs']}, as at scale {' or '.join(block['scales'])}"
+        yield _row(block, NOT_RUN, reason)
 
 
 def _narrowed(block: Block, column: str | None, value: str | None, *, named: bool) -> Block:
