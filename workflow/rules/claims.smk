@@ -7,6 +7,12 @@ TABLES = {
     for file in getattr(rules, name).input
     if file.endswith(".csv")
 }
+HOSTED_RAN = Path(f"results/{config['run']}/tables/conversational_hosted.csv").is_file()
+TABLES_OF_RUN = [
+    f"<results>/tables/{table}.csv"
+    for table, name in TABLES.items()
+    if name in config["experiments"] or (name == "conversational_hosted" and HOSTED_RAN)
+]
 
 
 rule claims:
@@ -14,7 +20,7 @@ rule claims:
     input:
         claims="data/claims.yaml",
         settings="<results>/tables/settings.json",
-        tables=tables_of_run,
+        tables=TABLES_OF_RUN,
     output:
         claims="<results>/tables/claims.csv",
     log:
@@ -36,7 +42,7 @@ rule comparison:
     input:
         published="data/published.csv",
         settings="<results>/tables/settings.json",
-        tables=tables_of_run,
+        tables=TABLES_OF_RUN,
     output:
         comparison="<results>/tables/comparison.csv",
     log:

@@ -142,14 +142,3 @@ def tokenizer_to_fine_tune(wildcards):
     if not {fine_tuning["init"], fine_tuning["shape"]} & set(config["models"]):
         return []
     return f"results/{config['run']}/corpora/{config['corpus']}/tokenizer"
-
-
-def tables_of_run(wildcards):
-    """Return the tables of the experiments that run, and those of the hosted one if it ran."""
-    folder = Path(f"results/{config['run']}/tables")
-    return [
-        str(folder / f"{table}.csv")
-        for table, name in TABLES.items()
-        if name in config["experiments"]
-        or (name not in KNOWN_EXPERIMENTS and (folder / f"{table}.csv").is_file())
-    ]
