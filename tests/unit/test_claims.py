@@ -17,6 +17,7 @@ from knnlm.evidence.claims import (
     verdict,
     write_verdicts,
 )
+from knnlm.evidence.comparison import read_published
 from knnlm.evidence.estimates import Estimate
 from knnlm.evidence.tables import tidy
 from knnlm.evidence.verdict import read_verdicts
@@ -264,6 +265,54 @@ def test_our_claims_cover_the_experiments_of_the_core_paper():
     }
     assert len(core) >= 12
     assert sum("stricter_than" in block for block in blocks) >= 6
+
+
+@pytest.mark.parametrize(
+    ("name", "paper", "exhibit", "row", "over"),
+    [
+        ("knn_below_lm", "chiang2024", "Table 1 (WikiText)", "kNN-LM", "LM"),
+        ("mlp_below_lm", "chiang2024", "Table 2", "MLP-LM, WikiText", "LM, WikiText"),
+        ("mlp_above_knn", "chiang2024", "Table 2", "MLP-LM, WikiText", "kNN-LM, WikiText"),
+        (
+            "mlp_lowers_perplexity_on_macondo",
+            "chiang2024",
+            "Table 2",
+            "MLP-LM, Macondo",
+            "LM, Macondo",
+        ),
+        (
+            "knn_lowers_perplexity_on_macondo",
+            "chiang2024",
+            "Table 2",
+            "kNN-LM, Macondo",
+            "LM, Macondo",
+        ),
+        ("knn_below_lm_per_word", "khandelwal2020", "Table 1 (WikiText-103)", "+kNN-LM", "Baevski"),
+    ],
+)
+def test_their_change_is_that_of_the_printed_perplexities(name, paper, exhibit, row, over):
+    printed = read_published(DATA / "published.csv")
+    printed = printed[(printed["paper"] == paper) & (printed["exhibit"] == exhibit)]
+    printed = printed[
+        printed["column"].str.contains("perplexity") & ~printed["column"].str.contains("dev")
+    ]
+    value = printed.loc[printed["row"] == row, "value"].item()
+    base = printed.loc[printed["row"].str.startswith(over), "value"].iloc[0]
+    theirs = {block["id"]: block.get("theirs") for block in read_claims(DATA / "claims.yaml")}
+
+    assert theirs[name] == pytest.approx(100 * (value / base - 1), abs=0.01)
+
+
+@pytest.mark.parametrize(("name", "row"), [("f", "f"), ("f_g", "f and the last MLP")])
+def test_their_share_of_the_gap_is_that_of_the_printed_perplexities(name, row):
+    printed = read_published(DATA / "published.csv")
+    printed = printed[printed["exhibit"] == "Table 1 (WikiText)"].set_index("row")["value"]
+    share = (printed["LM"] - printed[f"projection to {row}"]) / (printed["LM"] - printed["kNN-LM"])
+    theirs = {block["id"]: block.get("theirs") for block in read_claims(DATA / "claims.yaml")}
+
+    assert theirs[f"projection_to_{name}_has_the_perplexity_of_knn"] == pytest.approx(
+        share, abs=1e-3
+    )
 
 
 def test_a_direction_has_its_margin_at_no_difference():
