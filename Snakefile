@@ -36,6 +36,7 @@ rule experiments:
 
 
 include: "workflow/rules/claims.smk"
+include: "workflow/rules/explorer.smk"
 include: "workflow/rules/evidence.smk"
 
 

@@ -82,6 +82,7 @@ rule report:
         rules.cost.output,
         rules.claims.output,
         rules.comparison.output,
+        rules.explorer_page.output if "knn_perplexity" in config["experiments"] else [],
     output:
         report="<results>/report/index.html",
         tables=directory("<results>/report/tables"),

@@ -11,23 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 from markupsafe import Markup
 
 from knnlm.evidence.report_captions import caption_html, first_sentence, inline_svg
 from knnlm.evidence.report_checks import check_artifacts
 from knnlm.evidence.report_costs import costs_by_rule, disk_by_kind, find_manifests
+from knnlm.evidence.report_pages import render
 from knnlm.evidence.report_tables import (
     SIGNS,
     headline_rows,
-    number,
     read_claims,
     read_comparison,
 )
 from knnlm.runtime.artifacts import atomic_path
 
-HERE = Path(__file__).parent
 GENERAL = ("run", "scale", "corpus", "lm_seeds", "experiment_seeds", "threads")
 
 
@@ -102,20 +100,6 @@ def write_report(
         temporary.write_text(page, encoding="utf-8")
 
 
-def render(template: str, **context: Any) -> str:
-    """Return a page from a template beside this module; its look and scripts stand in it."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "bytes": as_bytes, "duration": as_duration}
-    environment.globals["raw"] = lambda name: Markup((HERE / name).read_text(encoding="utf-8"))
-    return environment.get_template(template).render(**context)
-
-
 def section_of(
     run: Path,
     name: str,
@@ -157,25 +141,6 @@ def copy_tables(source: Path, target: Path) -> list[str]:
     for name in names:
         shutil.copyfile(source / name, target / name)
     return names
-
-
-def as_bytes(count: float) -> str:
-    """Return bytes with a binary unit: 1.2 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:,.3g} {unit}" if unit != "B" else f"{count:,.0f} B"
-        count /= 1024
-    return f"{count:,.4g} TiB"
-
-
-def as_duration(seconds: float) -> str:
-    """Return seconds as 8.3 s, 2 min 05 s or 3 h 20 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def as_yaml(settings: Any) -> str:

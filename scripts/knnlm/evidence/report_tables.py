@@ -5,6 +5,7 @@ has no entry there shows its first rows with an interval.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -110,6 +111,11 @@ def _headline(row: pd.Series, pattern: Mapping[str, str]) -> Headline:
     )
 
 
+def paper_name(key: str) -> str:
+    """Return the name of a paper from its key: Chiang 2024 from chiang2024."""
+    return re.sub(r"^([a-z]+)([0-9]{4})$", lambda found: f"{found[1].title()} {found[2]}", key)
+
+
 def read_claims(path: Path) -> list[dict[str, Any]]:
     """Return the claims with their numbers formatted, in the order of the file."""
     claims = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
@@ -120,6 +126,7 @@ def read_claims(path: Path) -> list[dict[str, Any]]:
                 f"{', '.join(SIGNS)}, got {claim['verdict']!r}"
             )
         claim |= {
+            "paper": paper_name(claim["paper"]),
             "sign": SIGNS[claim["verdict"]],
             "rank": VERDICTS.index(claim["verdict"]),
             **estimate(claim["ours"], claim["ci_low"], claim["ci_high"]),
@@ -145,5 +152,6 @@ def read_comparison(path: Path) -> list[dict[str, Any]]:
         ]
         shown.sort(key=lambda row: row["ours"] == "")  # stable: those we have come first
         measured = sum(row["ours"] != "" for row in shown)
-        groups.append({"paper": paper, "exhibit": exhibit, "rows": shown, "measured": measured})
+        named = {"paper": paper_name(str(paper)), "exhibit": exhibit}
+        groups.append(named | {"rows": shown, "measured": measured})
     return groups
