@@ -1,6 +1,11 @@
 """The plan against Snakemake's own counts, and against what a run really left on the disk."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -108,3 +113,45 @@ def test_planned_bytes_are_those_on_the_disk(finished, rule, wildcards, folder):
     planned = need_of(config, rule, wildcards).disk
 
     assert written / 1.6 < planned < written * 1.6
+
+
+def test_the_gpu_benchmark_runs_at_tiny_sizes_without_a_gpu():
+    command = [sys.executable, "benchmarks/gpu.py", "--tiny"]
+    environment = os.environ | {"PYTHONPATH": "scripts"}
+
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
+
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    found = {line.split("|")[1].split(",")[0].strip(): float(line.split("|")[4]) for line in lines}
+    assert len(lines) == 5
+    assert found["same neighbors as the CPU"] == 1
+    assert all(share > 0 or "training" in what for what, share in found.items())
+
+
+def test_the_gpu_settings_are_the_gpu_scale_on_local_articles_with_random_weights(project):
+    folder = project.folder / "data/downloads/articles"
+    (project.folder / "data").unlink()
+    shutil.copytree(
+        ROOT / "data", project.folder / "data", ignore=shutil.ignore_patterns("downloads")
+    )
+    folder.mkdir(parents=True)
+    for name in ("train", "valid", "test"):
+        (folder / f"{name}.txt").write_text("= A =\n\ntext\n" * 100_000)
+    overlay = f"--configfile={ROOT / 'benchmarks/gpu_settings.yaml'}"
+
+    hardware = "plan:hardware='h100'"
+    project.snakemake(overlay, "--set-resources", hardware, "--", "plan")
+    table = pd.read_csv(project.folder / "results/gpu-articles/tables/plan.csv")
+    settings = project.snakemake(overlay, "--", "results/gpu-articles/tables/settings.json")
+
+    table = table.set_index("rule")
+    assert settings.returncode == 0
+    assert table.loc["train_language_model", "gpu"] == 1
+    assert table.loc["train_language_model", "gpu_memory_gb"] < 80
+    text = (project.folder / "results/gpu-articles/tables/settings.json").read_text()
+    used = json.loads(text)
+    assert used["models"]["base"]["width"] == 768
+    tuned = used["overspecification"]["compare"] + used["conversational"]["compare"]
+    inits = {used["overspecification"]["fine_tunings"][name]["init"] for name in tuned}
+    assert inits == {"random"}

@@ -122,10 +122,12 @@ def optimizer(count: float) -> Work:
     return Work(moved=FP32 * OPTIMIZER_VALUES * count, operations=UPDATE_OPERATIONS, torch=True)
 
 
-def activations(shape: Mapping[str, Any], size: int, n_tokens: float, *, scored: float) -> float:
-    """Return the bytes that a forward pass keeps for its backward pass, in fp32."""
+def activations(
+    shape: Mapping[str, Any], size: int, n_tokens: float, *, scored: float, half: bool = False
+) -> float:
+    """Return the bytes that a forward pass keeps for its backward pass; logits are in fp32."""
     kept = shape["layers"] * (8 * shape["width"] + 9 * shape["ffn_width"])
-    return FP32 * (n_tokens * kept + 4 * scored * size)
+    return FP32 * (n_tokens * kept / (2 if half else 1) + 3 * scored * size)
 
 
 def state_bytes(count: float) -> float:

@@ -86,17 +86,17 @@ def train_language_model(config: Config, wildcards: Wildcards) -> Need:
     times = (updates - done) / block["validate_every"] + 1
     passes = max(1, validated / per_pass)
     work = work + forward(model, size, validated, passes=passes) * times
-    state = state_bytes(parameters(model, size))
+    state, half = state_bytes(parameters(model, size)), half_precision(block["precision"])
     saves = (updates - done) / block["save_every"]
     return Need(
         work=work + Work(written=saves * 0.75 * state),
         memory=0.5 * state,
-        device=state + activations(model, size, per_pass, scored=per_pass),
+        device=state + activations(model, size, per_pass, scored=per_pass, half=half),
         disk=0.25 * state + 0.75 * state,  # the weights, and the trunk with its two moments
         scratch=0.75 * state,
         threads="train",
         gpu=True,
-        half=half_precision(block["precision"]),
+        half=half,
     )
 
 

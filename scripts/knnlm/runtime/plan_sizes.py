@@ -24,6 +24,7 @@ WIKITEXT = {
 }
 WIKITEXT_DOCUMENTS = {"wikitext-2-raw-v1": 629, "wikitext-103-raw-v1": 28_475}
 BYTES_PER_DOCUMENT = 15_000  # of a text of one's own
+LOCAL_NAMES = {"validation": ("validation", "valid")}  # as in knnlm.text.corpus
 UNKNOWN_BYTES = 1e9  # of a hub corpus that is not in the lists above
 
 # Published counts of tokens by corpus and size of a trained vocabulary: Xu et al. (2023).
@@ -63,8 +64,9 @@ def text_bytes(config: Config, split: str, corpus: str | None = None) -> float:
     if block["source"] == "gazetteer":
         return (GAZETTEER_BYTES + block["people"] * BYTES_PER_PERSON) * SHARES[split]
     if block["source"] == "local":
-        path = Path(block["path"]) / f"{split}.txt"
-        return path.stat().st_size if path.is_file() else UNKNOWN_BYTES
+        folder = Path(block["path"])
+        files = [folder / f"{name}.txt" for name in LOCAL_NAMES.get(split, (split,))]
+        return next((file.stat().st_size for file in files if file.is_file()), UNKNOWN_BYTES)
     return WIKITEXT.get(block["configuration"], {}).get(split, UNKNOWN_BYTES)
 
 

@@ -66,17 +66,17 @@ def _variants(
     scoring: Work,
 ) -> Need:
     one = training(shape, size, updates=block["updates"], tokens_per_update=per_update, span=span)
-    state = state_bytes(parameters(shape, size))
+    state, half = state_bytes(parameters(shape, size)), half_precision(block["precision"])
     saves = block["updates"] / block["save_every"]
     return Need(
         work=(one + scoring + Work(written=0.75 * state * saves)) * VARIANTS,
         memory=0.5 * state,
-        device=state + activations(shape, size, per_update, scored=per_update),
+        device=state + activations(shape, size, per_update, scored=per_update, half=half),
         disk=1e5 + 200 * VARIANTS * block["updates"] / block["every"],
         scratch=0.75 * state,
         threads="fine_tune",
         gpu=True,
-        half=half_precision(block["precision"]),
+        half=half,
     )
 
 
