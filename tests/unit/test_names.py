@@ -140,10 +140,10 @@ CHECKSUMS = {
 }
 
 
-def write_sources(path, url, **changed):
+def write_sources(path, url, *, wrong=None):
     rows = ["file,url,sha256,sha256_of\n"]
     for file, (checksum, of) in CHECKSUMS.items():
-        rows.append(f"{file},{url}/{file},{changed.get(file.split('.')[0][-4:], checksum)},{of}\n")
+        rows.append(f"{file},{url}/{file},{'0' * 64 if file == wrong else checksum},{of}\n")
     path.write_text("".join(rows))
     return path
 
@@ -157,10 +157,11 @@ def test_downloaded_lists_are_those_of_the_server(server, tmp_path, lists):
 
 
 @pytest.mark.parametrize(
-    ("file", "what"), [("male", "names"), ("ames", "bytes")], ids=["names", "bytes"]
+    ("file", "what"),
+    [("kantrowitz-female.txt", "names"), ("fivethirtyeight-surnames.csv", "bytes")],
 )
 def test_a_list_with_another_checksum_is_refused_with_the_way_out(server, tmp_path, file, what):
-    sources = write_sources(tmp_path / "sources.csv", server, **{file: "0" * 64})
+    sources = write_sources(tmp_path / "sources.csv", server, wrong=file)
 
     message = rf"have the sha256 0{{64}} \(of its {what}\), got [0-9a-f]{{64}}; remove it and "
     with pytest.raises(ValueError, match=message + r"try again, or .*\{source: folder, path"):
