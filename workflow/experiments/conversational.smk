@@ -97,6 +97,7 @@ rule plot_conversational:
             "<results>/figures/conversational.svg",
             caption="../report/conversational.rst",
             category="conversational",
+            labels={"shown": "figure"},
         ),
         png="<results>/figures/conversational.png",
     log:

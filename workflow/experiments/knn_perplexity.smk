@@ -71,6 +71,7 @@ rule plot_knn_perplexity:
             "<results>/figures/knn_perplexity.svg",
             caption="../report/knn_perplexity.rst",
             category="knn_perplexity",
+            labels={"shown": "figure"},
         ),
         png="<results>/figures/knn_perplexity.png",
     log:

@@ -126,6 +126,7 @@ rule plot_mlp_augmentation:
             "<results>/figures/mlp_augmentation.svg",
             caption="../report/mlp_augmentation.rst",
             category="mlp_augmentation",
+            labels={"shown": "figure"},
         ),
         png="<results>/figures/mlp_augmentation.png",
     log:

@@ -113,6 +113,7 @@ rule plot_mlp_hurdle:
             "<results>/figures/mlp_hurdle.svg",
             caption="../report/mlp_hurdle.rst",
             category="mlp_hurdle",
+            labels={"shown": "figure"},
         ),
         png="<results>/figures/mlp_hurdle.png",
     log:

@@ -1,10 +1,8 @@
 # Does an LM generalize from over-specified facts, and does kNN help?
 
 OVERSPECIFICATION = config["overspecification"]
-OVERSPECIFICATION_SCORES = {
-    key: OVERSPECIFICATION[key]
-    for key in ("points", "early", "site", "k", "lmbda", "temperature", "oracle")
-}
+SCORED_BY = ("points", "early", "site", "k", "lmbda", "temperature", "oracle")
+OVERSPECIFICATION_SCORES = {key: OVERSPECIFICATION[key] for key in SCORED_BY}
 OVERSPECIFICATION_RUNS = expand(
     "{fine_tuning}/seed{seed}",
     fine_tuning=OVERSPECIFICATION["compare"],
@@ -135,6 +133,7 @@ rule plot_overspecification:
             "<results>/figures/overspecification.svg",
             caption="../report/overspecification.rst",
             category="overspecification",
+            labels={"shown": "figure"},
         ),
         png="<results>/figures/overspecification.png",
     log:

@@ -128,6 +128,7 @@ rule plot_softmax_bottleneck:
             "<results>/figures/softmax_bottleneck.svg",
             caption="../report/softmax_bottleneck.rst",
             category="softmax_bottleneck",
+            labels={"shown": "figure"},
         ),
         png="<results>/figures/softmax_bottleneck.png",
     log:

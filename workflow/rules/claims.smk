@@ -22,7 +22,12 @@ rule claims:
         settings="<results>/tables/settings.json",
         tables=TABLES_OF_RUN,
     output:
-        claims="<results>/tables/claims.csv",
+        claims=report(
+            "<results>/tables/claims.csv",
+            caption="../report/claims.rst",
+            category="verdict",
+            labels={"shown": "table"},
+        ),
     log:
         "<logs>/claims.log",
     conda:
@@ -44,7 +49,12 @@ rule comparison:
         settings="<results>/tables/settings.json",
         tables=TABLES_OF_RUN,
     output:
-        comparison="<results>/tables/comparison.csv",
+        comparison=report(
+            "<results>/tables/comparison.csv",
+            caption="../report/comparison.rst",
+            category="verdict",
+            labels={"shown": "table"},
+        ),
     log:
         "<logs>/comparison.log",
     conda:

@@ -24,6 +24,8 @@ rule explorer:
         "<logs>/explorer.log",
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint(
             "scripts/explore_neighbors.py", explorer=True, knn_perplexity=True, lm_seeds=True

@@ -100,6 +100,7 @@ rule plot_hosted:
             "<results>/figures/conversational_hosted.svg",
             caption="../report/conversational_hosted.rst",
             category="conversational",
+            labels={"shown": "figure"},
         ),
         png="<results>/figures/conversational_hosted.png",
     log:
