@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from knnlm.runtime.fingerprint import import_closure
+from knnlm.runtime.plan_resources import MODELS as NEEDS_OF_RULES
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "scripts" / "knnlm"
@@ -113,6 +114,18 @@ def test_a_rule_file_is_short(rules):
     limit = 60 if rules.name == "Snakefile" else 150
 
     assert len(rules.read_text().splitlines()) <= limit
+
+
+@pytest.mark.parametrize("rules", RULE_FILES, ids=identifier)
+def test_a_rule_asks_for_what_the_plan_says(rules):
+    blocks = re.split(r"(?m)^(?=(?:use )?rule )", rules.read_text())
+    submitted = [b for b in blocks if b.startswith("rule ") and "script:" in b]
+    bare = [b.split(":")[0] for b in submitted if "**NEEDS" not in b]
+    long = {re.match(r"rule (\w+)", b)[1] for b in submitted if "benchmark:" in b}
+
+    if rules.stem not in ("plan", "hosted"):  # which are never submitted
+        assert not bare, "resources: **NEEDS"
+    assert not long - set(NEEDS_OF_RULES), "a rule of over a minute needs a model: runtime/plan_*"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -15,34 +15,7 @@ from knnlm.runtime.plan_dag import read_jobs
 from knnlm.runtime.plan_needs import MODELS
 from knnlm.runtime.plan_resources import need_of
 
-RULE_FILES = [ROOT / "Snakefile", *sorted((ROOT / "workflow").rglob("*.smk"))]
 COUNT = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
-
-
-def with_benchmark():
-    """Return the names of rules that may take over a minute: those with a benchmark file."""
-    text = "".join(path.read_text() for path in RULE_FILES)
-    blocks = re.split(r"(?m)^(?=rule |use rule )", text)
-    names = [re.match(r"rule (\w+):|use rule \w+ as (\w+) with:", block) for block in blocks]
-    return {
-        name[1] or name[2]
-        for name, block in zip(names, blocks, strict=True)
-        if name and "benchmark:" in block
-    }
-
-
-def test_every_rule_that_computes_asks_for_what_the_model_says():
-    text = "".join(path.read_text() for path in RULE_FILES if path.stem not in ("plan", "hosted"))
-    blocks = re.split(r"(?m)^(?=rule |use rule )", text)
-    bare = [b.split(":")[0] for b in blocks if "script:" in b and "**NEEDS" not in b]
-
-    assert len(blocks) > 30
-    assert not bare
-
-
-def test_every_rule_that_may_take_a_minute_is_modeled():
-    assert with_benchmark()
-    assert with_benchmark() <= set(MODELS)
 
 
 @pytest.mark.parametrize("scale", ["cpu", "gpu", "paper"])

@@ -49,6 +49,8 @@ rule explorer_page:
     localrule: True
     conda:
         CONDA
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/write_explorer.py"),
         threads=1,

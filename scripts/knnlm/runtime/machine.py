@@ -17,7 +17,7 @@ from typing import Any
 SIDES = (16, 32, 64, 128, 256, 512, 1024)
 ROWS, LONGEST = 1024, 4096  # of the products that are measured
 SECONDS = 0.6  # of each measurement
-VALUES = 1 << 20  # 4 MiB of fp32, as the activations of a small batch
+VALUES = 1 << 22  # 16 MiB of fp32, as the logits of a small batch
 OPERATIONS = 2000
 FILE_BYTES = 128 << 20
 START = {

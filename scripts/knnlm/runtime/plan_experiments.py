@@ -144,6 +144,13 @@ def project_on_heads(config: Config, wildcards: Wildcards) -> Need:
     return Need(work=total, device=memory, disk=1e4 * n, threads="fine_tune", gpu=True)
 
 
+@models("explorer")
+def explorer(config: Config, wildcards: Wildcards) -> Need:
+    """Read the neighbors and states of some passages."""
+    stored = queries(config, "test") * config["search"]["k"] * 16
+    return Need(work=Work(read=stored, steps=1e7, torch=True), memory=3 * stored, disk=1e6)
+
+
 @models("evaluate_softmax_bottleneck")
 def evaluate_softmax_bottleneck(config: Config, wildcards: Wildcards) -> Need:
     """Score every projection, and resample its documents."""
@@ -213,7 +220,13 @@ def fine_tuning(
         memory=4 * count + 0.5 * state_bytes(trained),
         device=4 * count
         + state_bytes(trained)
-        + activations(shape, size, batch * length, scored=batch * length),
+        + activations(
+            shape,
+            size,
+            batch * length,
+            scored=batch * length,
+            half=half_precision(block["precision"]),
+        ),
         scratch=states,
     )
 
