@@ -6,7 +6,7 @@ not paired in the table get the ends that are furthest apart, which is never nar
 paired interval (the deviation of a difference is at most the sum of the deviations).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -95,12 +95,8 @@ def _compared(one: Sample, other: Sample, *, log: bool) -> Estimate:
     if len(one.values) > 1 and one.values.keys() == other.values.keys():
         pairs = [forward(one.values[seed]) - forward(other.values[seed]) for seed in one.values]
         found = _student(np.array(pairs), unit, paired=True)
-        return Estimate(
-            *(float(back(x)) for x in (found.value, found.low, found.high)),
-            found.n,
-            unit,
-            found.how,
-        )
+        value, low, high = (float(back(x)) for x in (found.value, found.low, found.high))
+        return replace(found, value=value, low=low, high=high)
     a, b = one.summary, other.summary
     value = float(back(forward(a.value) - forward(b.value)))
     constant = list(other.values) == [""]  # a level that belongs to no seed, such as theory
