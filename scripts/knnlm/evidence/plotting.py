@@ -21,6 +21,9 @@ PNG_DPI = 200
 
 # Okabe and Ito (2008): told apart with every common color blindness
 COLORS = {"lm": "#4d4d4d", "knn_lm": "#0072b2", "control": "#d55e00", "mlp": "#009e73"}
+# What is no method (splits, optimizers, variants of a model) never has the color of one.
+OTHERS = ("#a6568c", "#b07d00", "#4b3f9e")
+REFERENCE = "#8a8a8a"  # levels that are read off, not compared
 LABELS = {"lm": "LM", "knn_lm": "kNN-LM", "control": "LM, trained longer", "mlp": "LM + MLP"}
 
 LOOK = {

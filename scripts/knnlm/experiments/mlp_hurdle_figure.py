@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from knnlm.evidence.plotting import FULL_WIDTH
+from knnlm.evidence.plotting import COLORS, FULL_WIDTH, OTHERS, REFERENCE, Label, label_right
 from knnlm.evidence.tables import select
 from knnlm.experiments.mlp_hurdle_names import (
     FULL,
@@ -18,14 +18,13 @@ from knnlm.experiments.mlp_hurdle_names import (
 
 HEIGHT = 3.8  # inches
 BAND = 0.15  # opacity
-LEGEND_SIZE = 7  # points
-# Okabe and Ito (2008), as in knnlm.evidence.plotting
 STYLES = {
-    FULL: ("#4d4d4d", "all MLPs"),
-    WITHOUT_LAST: ("#0072b2", "without the last MLP"),
-    WITHOUT_MIDDLE: ("#d55e00", "without a middle MLP"),
-    MATCHED: ("#009e73", "without the last, others wider"),
+    FULL: (COLORS["lm"], "all MLPs"),
+    WITHOUT_LAST: (OTHERS[0], "without the\nlast MLP"),
+    WITHOUT_MIDDLE: (OTHERS[1], "without a\nmiddle MLP"),
+    MATCHED: (OTHERS[2], "without the last,\nothers wider"),
 }
+LABEL_GAP = 0.25  # of a panel's height: labels have two lines
 # what is drawn, and which way its differences mean faster
 PANELS = {
     LIKELIHOOD: ("Macondo", "log-likelihood of the child", "above 0: faster"),
@@ -60,7 +59,7 @@ def draw_mlp_hurdle(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         below.set_ylabel(f"minus all MLPs (nats)\n{faster}")
         below.set_xlabel("updates")
     theory = select(table, method="theory")["value"].item()
-    level = panels[0, 0].axhline(theory, color="#777777", linewidth=0.8, linestyle=(0, (4, 2)))
+    level = panels[0, 0].axhline(theory, color=REFERENCE, linewidth=0.8, linestyle=(0, (4, 2)))
     panels[0, 0].annotate(
         "mean of log(1/n)",
         (0.0, theory),
@@ -70,22 +69,24 @@ def draw_mlp_hurdle(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         color=level.get_color(),
         va="top",
     )
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=len(VARIANTS),
-        frameon=False,
-        fontsize=LEGEND_SIZE,
-    )
+    _label(panels[1, 1], shown)
     return figure
 
 
 def _draw(axes: Axes, curve: pd.DataFrame) -> None:
-    color, label = STYLES[curve["method"].iloc[0]]
-    axes.plot(curve["step"], curve["value"], color=color, label=label)
+    color, _ = STYLES[curve["method"].iloc[0]]
+    axes.plot(curve["step"], curve["value"], color=color)
     if curve["ci_low"].notna().all():
         axes.fill_between(
             curve["step"], curve["ci_low"], curve["ci_high"], color=color, alpha=BAND, linewidth=0
         )
+
+
+def _label(axes: Axes, shown: pd.DataFrame) -> None:
+    """Name the variants beside the last panel, where their differences end; all MLPs are at 0."""
+    heights = {FULL: 0.0}
+    for variant in VARIANTS[1:]:
+        curve = select(shown, metric=f"{LOSS}_vs_{FULL}", method=variant)
+        heights[variant] = curve["value"].iloc[-1]
+    labels = [Label(height, STYLES[v][1], STYLES[v][0]) for v, height in heights.items()]
+    label_right(axes, labels, gap=LABEL_GAP)

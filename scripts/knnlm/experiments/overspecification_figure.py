@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from knnlm.evidence.plotting import FULL_WIDTH
+from knnlm.evidence.plotting import FULL_WIDTH, Label, label_right
 from knnlm.evidence.tables import select
 from knnlm.experiments.overspecification_names import ALL
 
@@ -35,12 +35,12 @@ def draw_overspecification(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(FULL_WIDTH, n_rows * HEIGHT), layout="constrained")
     panels = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
     sizes = sorted({int(n) for n in test["n_children"]} - {ALL})
-    colors = dict(zip(sizes, sns.color_palette("viridis", len(sizes)), strict=True))
+    dark = sns.color_palette("viridis", len(sizes) + 2)[: len(sizes)]  # the light ones hide text
+    colors = dict(zip(sizes, dark, strict=True))
     theory = select(table, method="theory")
     for axes, model in zip(panels.flat, models, strict=False):
         for size in sizes:
-            suffix = f"/{size} child{'ren' * (size > 1)}"
-            level = theory.loc[theory["setting"].str.endswith(suffix), "value"].item()
+            level = _levels(theory, [size])[size]
             axes.axhline(level, color=colors[size], linewidth=0.8, linestyle=LEVEL_STYLE)
             _draw_lines(axes, test, model=model, size=size, color=colors[size])
         axes.set_title(model)
@@ -49,12 +49,24 @@ def draw_overspecification(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         axes.set_axis_off()
     for axes in panels[:, 0]:
         axes.set_ylabel("log-likelihood of the child's name (nats)")
+    levels = _levels(theory, sizes)
+    names = [Label(levels[n], f"n = {n}", colors[n]) for n in sizes]
+    label_right(panels[0, -1], names, gap=0.05)
     lines = {name: Line2D([], [], color="black", linestyle=STYLES[name]) for name in STYLES}
     lines["theory"] = Line2D([], [], color="black", linewidth=0.8, linestyle=LEVEL_STYLE)
-    handles = [*lines.values(), *(Line2D([], [], color=color) for color in colors.values())]
-    labels = [LEGEND[name] for name in lines] + [f"n = {size}" for size in sizes]
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="medium")
+    labels = [LEGEND[name] for name in lines]
+    place = {"loc": "outside upper center", "ncols": len(lines)}
+    figure.legend(lines.values(), labels, frameon=False, fontsize="medium", **place)
     return figure
+
+
+def _levels(theory: pd.DataFrame, sizes: list[int]) -> dict[int, float]:
+    """Return what a perfect model reaches, by number of children."""
+    suffixes = {size: f"/{size} child{'ren' * (size > 1)}" for size in sizes}
+    return {
+        size: theory.loc[theory["setting"].str.endswith(suffix), "value"].item()
+        for size, suffix in suffixes.items()
+    }
 
 
 def _draw_lines(

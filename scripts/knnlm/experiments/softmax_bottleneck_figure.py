@@ -9,14 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
-from knnlm.evidence.plotting import COLORS, FULL_WIDTH
+from knnlm.evidence.plotting import COLORS, FULL_WIDTH, OTHERS
 
 HEIGHT = 3.1  # inches
 WIDTHS = (1.5, 1.0)  # of the panels, relative
 LOWEST = -0.5  # share at which the axes end: worse than the LM by half of the gap
 APART = 0.17  # points of one line, in lines
-NEAREST = COLORS["knn_lm"]  # the optimum, or the nearest that was found
-WALKS = (COLORS["control"], COLORS["mlp"], "#cc79a7", "#e69f00")  # one for each optimizer
+NEAREST = "black"  # the optimum, or the nearest that was found
+WALKS = OTHERS  # one for each optimizer
+OTHER_HEADS = OTHERS[2]
 MAPS = {"head": "head", "f": "f (norm, head)", "f_g": r"f$\circ$g (MLP, norm, head)"}
 STARTS = {"from_lm": "from the LM", "from_key": "from enc(c)"}
 FACES = {"p||f": "full", "f||p": "none"}
@@ -139,14 +140,14 @@ def _draw_ranks(axes: Axes, shares: pd.DataFrame, ranks: pd.Series) -> None:
     axes.plot(cut["rank"], cut["value"], color=NEAREST, marker="o", markersize=3.5)
     for setting, row in shares.drop(own).iterrows():
         rank = ranks[setting]
-        axes.vlines(rank, row["ci_low"], row["ci_high"], color=COLORS["control"], linewidth=0.9)
-        axes.plot(rank, row["value"], "s", color=COLORS["control"], markersize=3.5)
+        axes.vlines(rank, row["ci_low"], row["ci_high"], color=OTHER_HEADS, linewidth=0.9)
+        axes.plot(rank, row["value"], "s", color=OTHER_HEADS, markersize=3.5)
         axes.annotate(
             names[setting],
             (rank, row["value"]),
             xytext=(4, 0),
             textcoords="offset points",
-            color=COLORS["control"],
+            color=OTHER_HEADS,
             va="center",
         )
     _mark_ends(axes.axhline)
