@@ -31,10 +31,14 @@ from knnlm.runtime.artifacts import (
     save_json,
     write_manifest,
 )
+from knnlm.runtime.logs import Progress
+from knnlm.runtime.signals import stop_if_asked
 from knnlm.text.conversations import KIND as CONVERSATIONS
 from knnlm.text.conversations import read_conversations
 from knnlm.text.macondo import SPLITS
 from knnlm.text.macondo_chat import CHAT_TEMPLATE
+
+LOG = "training.parquet"  # written last
 
 
 def finetune_conversational(
@@ -73,9 +77,10 @@ def finetune_conversational(
         ValueError: if a model cannot be had, or a setting does not suit it.
     """
     partial = partial_folder(output, fingerprint)
-    for trained_on in SCORED:
-        if (partial / trained_on / "training.parquet").is_file():
-            continue
+    missing = [name for name in SCORED if not (partial / name / LOG).is_file()]
+    done = len(SCORED) - len(missing)
+    progress = Progress("fine-tuning", total=len(SCORED), unit="trainings", done=done)
+    for trained_on in missing:
         start = _start(
             conversations,
             model,
@@ -95,6 +100,8 @@ def finetune_conversational(
             answers_only=answers_only,
             seed=seed,
         )
+        progress.update(progress.done + 1)
+        stop_if_asked()
     if not this_process().is_main_process:
         return
     made_from = {"conversations": identity(conversations, kind=CONVERSATIONS)}
@@ -103,11 +110,7 @@ def finetune_conversational(
     write_manifest(
         partial,
         kind=KIND,
-        settings={
-            "fine_tuning": dict(fine_tuning),
-            "trained_tokens": trained_tokens,
-            "seed": seed,
-        },
+        settings={"fine_tuning": fine_tuning, "trained_tokens": trained_tokens, "seed": seed},
         made_from=made_from,
         contents={"epochs": fine_tuning["epochs"]},
     )
@@ -203,7 +206,7 @@ def _train(
         tokens_per_update=int(texts.lengths.mean() * fine_tuning["batch_size"]),
     )
     if this_process().is_main_process:
-        with atomic_path(folder / "training.parquet") as temporary:
+        with atomic_path(folder / LOG) as temporary:
             pd.DataFrame(rows).to_parquet(temporary, index=False)
         (folder / STATE).unlink(missing_ok=True)
 

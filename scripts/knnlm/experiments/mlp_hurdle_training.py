@@ -12,7 +12,8 @@ from knnlm.experiments.mlp_hurdle_tasks import Task
 from knnlm.experiments.mlp_hurdle_variants import count_parameters, create_variant, variant_of
 from knnlm.lm.training import Recipe, train
 from knnlm.runtime.artifacts import atomic_path, partial_folder, publish, write_manifest
-from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.logs import LOGGER, Progress
+from knnlm.runtime.signals import stop_if_asked
 
 STATES = "states"  # folder of the trainings in progress
 
@@ -45,10 +46,11 @@ def train_variants(
         ValueError: if a setting is impossible on this machine, or a loss is not finite.
     """
     partial = partial_folder(output, fingerprint)
-    for variant in VARIANTS:
-        curve = partial / f"{variant}.parquet"
+    curves = {variant: partial / f"{variant}.parquet" for variant in VARIANTS}
+    done = sum(curve.is_file() for curve in curves.values())
+    progress = Progress("trainings", total=len(VARIANTS), unit="variants", done=done)
+    for variant, curve in curves.items():
         if curve.is_file():
-            LOGGER.info("%s was trained before", variant)
             continue
         LOGGER.info("training %s", variant)
         states = partial / STATES / variant
@@ -56,6 +58,8 @@ def train_variants(
         with atomic_path(curve) as temporary:
             table = pd.DataFrame(rows).rename(columns={"loss": LOSS})
             table.to_parquet(temporary, index=False)
+        progress.update(progress.done + 1)
+        stop_if_asked()
     shutil.rmtree(partial / STATES, ignore_errors=True)
     write_manifest(
         partial,

@@ -24,7 +24,8 @@ from knnlm.runtime.artifacts import (
     read_manifest,
     write_manifest,
 )
-from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.logs import LOGGER, Progress
+from knnlm.runtime.signals import stop_if_asked
 from knnlm.text.macondo import SPLITS
 
 TRAINING = "training"  # folder of the state of the training in progress
@@ -59,8 +60,11 @@ def train_macondo_mlp(
     contents = read_manifest(fine_tuned, kind=FINE_TUNING)["contents"]
     steps = {"early": contents["early"], "best": contents["best"], "end": contents["points"][-1]}
     done: dict[int, dict[str, NDArray[Any]]] = {}
-    for point in KEPT:
-        file = partial / f"{point}.safetensors"
+    files = {point: partial / f"{point}.safetensors" for point in KEPT}
+    progress = Progress(
+        "MLPs", total=len(KEPT), unit="points", done=sum(f.is_file() for f in files.values())
+    )
+    for point, file in files.items():
         if file.is_file():
             done[steps[point]] = load_file(file)
             continue
@@ -77,6 +81,8 @@ def train_macondo_mlp(
             )
         save_tensors(file, done[steps[point]])
         shutil.rmtree(partial / TRAINING, ignore_errors=True)
+        progress.update(progress.done + 1)
+        stop_if_asked()
     write_manifest(
         partial,
         kind=KIND,
