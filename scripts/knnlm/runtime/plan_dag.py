@@ -25,6 +25,7 @@ class Job:
         inputs, outputs: files and folders.
         threads: that it asks for.
         resources: values by name, as text.
+        benchmark: file that Snakemake writes its time and memory to, if it has one.
     """
 
     rule: str
@@ -33,6 +34,7 @@ class Job:
     outputs: tuple[str, ...]
     threads: int
     resources: Mapping[str, str]
+    benchmark: str | None = None
 
     @property
     def name(self) -> str:
@@ -95,6 +97,7 @@ def _job(rule: str, fields: Mapping[str, str]) -> Job:
         outputs=_split(fields.get("output", "")),
         threads=int(fields.get("threads", "1")),
         resources=pairs("resources"),
+        benchmark=fields.get("benchmark"),
     )
 
 

@@ -82,7 +82,7 @@ def evaluate_knn_perplexity(config: Config, wildcards: Wildcards) -> Need:
     resampled = settings["bootstrap"]["samples"] * documents_scored(config, "test") * 12
     stored = sum(count.values()) * k * 16
     work = (swept + curves + Work(moved=8 * resampled, read=n_indexes * stored)) * seeds
-    return Need(work=work + Work(steps=2e6), memory=6 * stored, disk=1e6)
+    return Need(work=work + Work(steps=2e6, torch=True), memory=6 * stored, disk=1e6)
 
 
 def _mixtures(config: Config) -> tuple[int, Mapping[str, Any], int]:
@@ -159,7 +159,7 @@ def evaluate_softmax_bottleneck(config: Config, wildcards: Wildcards) -> Need:
     samples = config["knn_perplexity"]["bootstrap"]["samples"]
     stored = queries(config, "test") * config["search"]["k"] * 16
     work = Work(moved=8 * rows * samples * min(settings["positions"], 400), read=stored)
-    return Need(work=work + Work(steps=2e6), memory=3 * stored, disk=1e6)
+    return Need(work=work + Work(steps=2e6, torch=True), memory=3 * stored, disk=1e6)
 
 
 @models("finetune_macondo")

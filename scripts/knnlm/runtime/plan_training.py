@@ -173,4 +173,8 @@ def evaluate_fine_tunings(config: Config, wildcards: Wildcards) -> Need:
     grid = config["overspecification"]["oracle"]
     mixed = examples * grid["lmbdas"]["count"] * (1 + len(grid["temperatures"])) * 6 * runs
     resampled = runs * 200 * 1000 * examples
-    return Need(work=Work(steps=2e6, exponentials=mixed, moved=8 * resampled), memory=2e8, disk=1e6)
+    return Need(
+        work=Work(steps=2e6, exponentials=mixed, moved=8 * resampled, torch=True),
+        memory=2e8,
+        disk=1e6,
+    )
