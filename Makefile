@@ -20,11 +20,8 @@ test: ## the tests, on up to four cores
 lint: ## form: ruff, snakefmt and the linter of Snakemake
 	@$(SETUP) --test && $(ENTER) && ruff check && ruff format --check && $(SNAKEFMT) --check Snakefile workflow && snakemake --lint
 
-bench: ## speed against peers and bounds, as ratios
-	@$(SETUP) && $(ENTER) && for file in benchmarks/*.py; do PYTHONPATH=scripts python $$file || exit 1; done
-
-readme: ## record the verdicts of the cpu run and render them in README.md
-	@$(SETUP) && $(ENTER) && PYTHONPATH=scripts python -m knnlm.evidence.readme results/cpu-gazetteer
+bench: ## speed against peers and bounds, into docs/measurements/benchmarks.md
+	@$(SETUP) && $(ENTER) && python benchmarks/write_page.py
 
 lock: ## compile envs/constraints.txt from the lists beside it; known pins stay
 	@$(SETUP) && $(ENTER) && uv pip compile --quiet --universal --python-version 3.11 --no-header envs/requirements.in envs/requirements-test.in --output-file envs/constraints.txt

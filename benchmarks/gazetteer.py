@@ -10,6 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+from ratio_table import Row, print_table
+
 from knnlm.text.gazetteer import generate
 
 GOAL = 0.5  # MB/s
@@ -22,11 +24,10 @@ def main() -> None:
     splits = generate(seed=0, people=parser.parse_args().people)
     seconds = time.process_time() - started
     size = sum(len(article.text.encode()) for split in splits.values() for article in split) / 1e6
-    print("| what | MB | CPU seconds | MB/s | goal | ratio |")
-    print("|---|---|---|---|---|---|")
-    print(
-        f"| gazetteer | {size:.2f} | {seconds:.1f} | {size / seconds:.2f} | {GOAL} "
-        f"| {size / seconds / GOAL:.1f} |"
+    print_table(
+        "Generating the gazetteer",
+        [Row("MB of text per CPU second, goal", size / seconds, GOAL, ">= 1")],
+        f"{size:.2f} MB.",
     )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+from ratio_table import Row, print_table
+
 from knnlm.retrieval.interpolation import mean_distance, sweep
 
 K_MAX = 1024
@@ -43,9 +45,11 @@ def main() -> None:
     )
     seconds = time.perf_counter() - start
 
-    print(f"{n_queries:,} queries, k {K_MAX}, grid of {' x '.join(map(str, nll.shape))}")
-    print("| what | ours | peer or bound | ratio |\n|---|---|---|---|")
-    print(f"| seconds for the grid | {seconds:.1f} | {BOUND:.0f} | {seconds / BOUND:.2f} |")
+    print_table(
+        "Scoring the grid from stored neighbors",
+        [Row("seconds, goal", seconds, BOUND, "<= 1")],
+        f"{n_queries:,} queries, k {K_MAX}, {' x '.join(map(str, nll.shape))} settings.",
+    )
 
 
 if __name__ == "__main__":

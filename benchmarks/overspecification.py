@@ -19,6 +19,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+from ratio_table import Row, print_table
+
 from knnlm.experiments.overspecification_names import temperatures
 from knnlm.experiments.overspecification_scores import score_children
 from knnlm.lm.finetuning import Epochs, NextToken, mean_nll, recipe_of, tokenize
@@ -92,14 +94,20 @@ def main() -> None:
     evaluation = (time.process_time() - start) / arguments.evaluations
     updates = fine_tuning["epochs"] * epochs.per_epoch
     points = settings["points"]
-    ratio = points * evaluation / (updates * update)
     lengths = splits["train"].lengths.mean()
-    print(f"{'what':<46}{'core-seconds':>14}")
-    print(f"{f'an update ({lengths:.1f} tokens a sentence)':<46}{update:>14.4f}")
-    print(f"{'an evaluation of LM and LM + kNN':<46}{evaluation:>14.4f}")
-    print(f"{f'{updates:,} updates':<46}{updates * update:>14.1f}")
-    print(f"{f'{points} evaluations':<46}{points * evaluation:>14.1f}")
-    print(f"{'evaluations / updates (goal: below 0.25)':<46}{ratio:>14.3f}")
+    print_table(
+        "Scoring as a fine-tuning on Macondo goes, 1 thread",
+        [
+            Row(
+                f"CPU s of {points} evaluations, of {updates:,} updates",
+                points * evaluation,
+                updates * update,
+                "<= 0.25",
+            )
+        ],
+        f"{1e3 * update:.1f} ms an update of {fine_tuning['batch_size']} sentences of "
+        f"{lengths:.1f} tokens; {evaluation:.2f} s an evaluation of LM and LM + kNN.",
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,197 @@
+"""Training against the Trainer of transformers, and against the machine's matrix products.
+
+Same model, data, batches, steps, learning rate and threads for both. The Trainer has its best
+settings for a CPU: fused AdamW, no logging, saving or evaluation, columns left as they are. Rows:
+from scratch on windows of 128 tokens at three widths, with the share of the measured peak of a
+matrix product (fp32, same threads; FLOPs as counted for an update, attention included); and
+fine-tuning on Macondo: 4 short sentences an update, padded to the longest as the Trainer's
+collator does.
+
+One thread, as at the scale `cpu`; times are CPU times, as other work may share the cores.
+
+    .venv/bin/python benchmarks/training.py [--updates 40]
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments
+from transformers.utils.logging import set_verbosity_error
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from ratio_table import Row, print_table
+
+from knnlm.lm.finetuning import IGNORED, Epochs, NextToken, Texts, mean_nll
+from knnlm.lm.flops import update_flops, window, without_data
+from knnlm.lm.model import create_model
+from knnlm.lm.pretraining import next_token_loss
+from knnlm.lm.training import Recipe, train
+
+WIDTHS = {128: 4, 192: 6, 384: 6}  # heads
+LAYERS, CONTEXT, VOCABULARY, WINDOWS = 4, 128, 4096, 8
+SENTENCES, LONGEST = 4, 24
+LR, CLIP = 1e-3, 1.0
+REPETITIONS = 2  # of each, in turn; the fastest counts
+
+
+def block(width: int) -> dict:
+    return {
+        "layers": LAYERS,
+        "width": width,
+        "heads": WIDTHS[width],
+        "ffn_width": 4 * width,
+        "context": CONTEXT,
+        "activation": "gelu_new",
+        "tied_embeddings": True,
+        "dropout": {"residual": 0.0, "attention": 0.0, "activation": 0.0},
+        "without_mlp": [],
+    }
+
+
+def their_model(width: int) -> GPT2LMHeadModel:
+    shape = {"n_embd": width, "n_layer": LAYERS, "n_head": WIDTHS[width], "n_inner": 4 * width}
+    nothing = dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), 0.0)
+    config = GPT2Config(vocab_size=VOCABULARY, n_positions=CONTEXT, **shape, **nothing)
+    return GPT2LMHeadModel(config)
+
+
+def trainer_seconds(width: int, rows: list[dict], updates: int, batch: int) -> float:
+    """Return the seconds of a training by the Trainer."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = Trainer(
+            model=their_model(width),
+            args=TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=batch,
+                max_steps=updates,
+                learning_rate=LR,
+                max_grad_norm=CLIP,
+                optim="adamw_torch_fused",
+                logging_strategy="no",
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=True,
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=rows,
+            data_collator=collate,
+        )
+        trainer.remove_callback(PrinterCallback)
+        start = time.process_time()
+        trainer.train()
+        return time.process_time() - start
+
+
+def collate(rows: list[dict]) -> dict[str, Tensor]:
+    longest = max(len(row["input_ids"]) for row in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+    labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        length = len(row["input_ids"])
+        ids[i, :length] = labels[i, :length] = torch.from_numpy(row["input_ids"])
+        mask[i, :length] = 1
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+def our_seconds(module, loss: Callable, batch_at: Callable, updates: int) -> float:
+    """Return the seconds of a training by our loop."""
+    recipe = Recipe(
+        steps=updates,
+        optimizer={"name": "adamw", "lr": LR, "betas": [0.9, 0.999], "weight_decay": 0.0},
+        schedule={"name": "linear", "warmup_steps": 0, "decay_share": 1.0},
+        clip_norm=CLIP,
+        precision="fp32",
+        accumulation=1,
+        seed=0,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        train(
+            module,
+            recipe,
+            batch_at=batch_at,
+            loss=loss,
+            partial=Path(folder),
+            save_every=updates,
+            log_every=updates,
+        )
+        return time.process_time() - start
+
+
+def gemm_peak(side: int = 1024) -> float:
+    """Return the FLOP/s of a square fp32 matrix product, the fastest of some."""
+    a, b = torch.randn(side, side), torch.randn(side, side)
+    best = np.inf
+    for _ in range(12):
+        start = time.process_time()
+        a @ b
+        best = min(best, time.process_time() - start)
+    return 2 * side**3 / best
+
+
+def from_scratch(width: int, updates: int) -> list[Row]:
+    rng = np.random.default_rng(0)
+    stream = rng.integers(0, VOCABULARY, (updates * WINDOWS, CONTEXT + 1))
+    whole = torch.from_numpy(stream).view(updates, WINDOWS, CONTEXT + 1)
+    rows = [{"input_ids": row[:-1]} for row in stream]
+    model = create_model(block(width), vocabulary_size=VOCABULARY, seed=0)
+    flops = update_flops(without_data(model).requires_grad_(True), **window(CONTEXT)) * WINDOWS
+    ours, theirs = [], []
+    for _ in range(REPETITIONS):
+        theirs.append(trainer_seconds(width, rows, updates, WINDOWS))
+        model = create_model(block(width), vocabulary_size=VOCABULARY, seed=0)
+        ours.append(our_seconds(model, next_token_loss, lambda n: whole[n], updates))
+    speed = [updates * WINDOWS * CONTEXT / min(times) for times in (ours, theirs)]
+    reached, peak = flops * updates / min(ours) / 1e9, gemm_peak() / 1e9
+    goal = ">= 0.55" if width >= 192 else ""
+    return [
+        Row(f"from scratch, width {width}: tokens/s, Trainer", *speed, ">= 1"),
+        Row(f"from scratch, width {width}: GFLOP/s, matrix product", reached, peak, goal),
+    ]
+
+
+def fine_tuning(updates: int) -> Row:
+    rng = np.random.default_rng(0)
+    n = updates * SENTENCES
+    lengths = rng.integers(LONGEST - 8, LONGEST + 1, n)
+    tokens = rng.integers(0, VOCABULARY, (n, LONGEST))
+    texts = Texts(tokens, lengths, lengths - 1)
+    rows = [{"input_ids": row[:length]} for row, length in zip(tokens, lengths, strict=True)]
+    epochs = Epochs(texts, batch_size=SENTENCES, seed=0, positions="plain", context=CONTEXT)
+    ours, theirs = [], []
+    for _ in range(REPETITIONS):
+        theirs.append(trainer_seconds(128, rows, updates, SENTENCES))
+        model = create_model(block(128), vocabulary_size=VOCABULARY, seed=0)
+        ours.append(our_seconds(NextToken(model), mean_nll, epochs.batch, updates))
+    speed = [updates / min(times) for times in (ours, theirs)]
+    return Row("fine-tuning on 4 short sentences: updates/s, Trainer", *speed, ">= 2")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--updates", type=int, default=40)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    set_verbosity_error()
+    rows = [row for width in WIDTHS for row in from_scratch(width, options.updates)]
+    print_table(
+        f"Training, {LAYERS} layers, vocabulary {VOCABULARY:,}, 1 thread",
+        [*rows, fine_tuning(5 * options.updates)],
+        f"{options.updates} updates of {WINDOWS} windows of {CONTEXT} tokens; "
+        f"{5 * options.updates} updates of {SENTENCES} sentences of up to {LONGEST} tokens.",
+    )
+
+
+if __name__ == "__main__":
+    main()
