@@ -100,7 +100,8 @@ def pytest_in(folder: Path, *arguments: str) -> str:
 def test_the_example_experiment_runs_and_is_in_its_place(extended):
     folder = extended.folder
 
-    extended.snakemake(*TINY, "frequent_values")
+    extended.snakemake(*TINY, "all")
+    report = (folder / "results/tiny/report/index.html").read_text()
     table = pd.read_csv(folder / "results/tiny/tables/frequent_values.csv")
     checks = pytest_in(folder, "tests/test_layout.py", "tests/unit/test_frequent_values.py")
     (folder / "workflow/report/frequent_values.rst").unlink()
@@ -109,6 +110,8 @@ def test_the_example_experiment_runs_and_is_in_its_place(extended):
     assert list(table["setting"]) == ["1 tokens", "10 tokens", "100 tokens"]
     assert 0 < table["value"].iloc[0] < table["value"].iloc[1] < table["value"].iloc[2] < 1
     assert (folder / "results/tiny/figures/frequent_values.svg").stat().st_size > 0
+    assert "How much of a datastore do the most frequent tokens fill?" in report
+    assert "The share of the datastore's entries" in report
     assert "frequent_values] PASSED" in checks
     assert "test_frequent_values.py::test_the_most_frequent_values_are_counted" in checks
     assert "FAILED" not in checks
