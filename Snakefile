@@ -7,6 +7,7 @@ configfile: "config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/machine.smk"
+include: "workflow/rules/macondo.smk"
 
 
 pathvars:
@@ -44,12 +45,7 @@ rule all:
     """The experiments, what they cost, where they ran, and the report on them."""
     default_target: True
     input:
-        rules.experiments.input,
-        rules.environment.output,
-        rules.settings.output,
-        rules.cost.output,
-        rules.claims.output,
-        rules.comparison.output,
+        rules.report.input,
         rules.report.output,
     localrule: True
 

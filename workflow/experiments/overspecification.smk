@@ -8,12 +8,11 @@ OVERSPECIFICATION_RUNS = expand(
     fine_tuning=OVERSPECIFICATION["compare"],
     seed=config["experiment_seeds"],
 )
-
-
-def town_of_tuning(fine_tuning, seed):
-    """Return the folder of the town whose sentences a model is fine-tuned on."""
-    town = OVERSPECIFICATION["fine_tunings"][fine_tuning]["town"]
-    return f"results/{config['run']}/macondo/{town}/seed{seed}"
+OVERSPECIFICATION_TOWNS = [
+    f"<results>/macondo/{OVERSPECIFICATION['fine_tunings'][name]['town']}/seed{seed}"
+    for name in OVERSPECIFICATION["compare"]
+    for seed in config["experiment_seeds"]
+]
 
 
 rule overspecification:
@@ -33,7 +32,7 @@ rule overspecification:
 rule finetune_macondo:
     """Fine-tune a model on over-specified sentences; score the children's names as it goes."""
     input:
-        macondo=lambda wildcards: town_of_tuning(wildcards.fine_tuning, wildcards.seed),
+        macondo=town_to_fine_tune,
         model=model_to_fine_tune,
         tokenizer=tokenizer_to_fine_tune,
     output:
@@ -95,7 +94,7 @@ rule train_macondo_mlp:
 rule evaluate_overspecification:
     """Collect the likelihoods of the children's names, with theory, intervals and paired gains."""
     input:
-        macondo=[town_of_tuning(*one.split("/seed")) for one in OVERSPECIFICATION_RUNS],
+        macondo=OVERSPECIFICATION_TOWNS,
         fine_tuned=expand("<results>/overspecification/{one}", one=OVERSPECIFICATION_RUNS),
         mlp=expand("<results>/overspecification_mlp/{one}", one=OVERSPECIFICATION_RUNS),
     output:
