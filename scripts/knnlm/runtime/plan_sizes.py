@@ -15,7 +15,8 @@ Config = Mapping[str, Any]
 # The generated corpus, counted at 150, 1,400 and 4,000 people: a line; shares of the splits.
 GAZETTEER_BYTES, BYTES_PER_PERSON = 195_000, 2053
 SHARES = {"train": 0.772, "validation": 0.114, "test": 0.114}
-GAZETTEER_DOCUMENTS = 0.93  # a person
+GAZETTEER_DOCUMENTS = {"train": 0.7, "validation": 0.1, "test": 0.1}  # a person
+LEAST_DOCUMENTS = 30  # of a split, as in knnlm.text.gazetteer
 
 # Bytes of the raw variants of Salesforce/wikitext, and documents (headings of the first level).
 WIKITEXT = {
@@ -74,7 +75,7 @@ def documents(config: Config, split: str) -> float:
     """Return the number of documents of a split."""
     block = config["corpora"][config["corpus"]]
     if block["source"] == "gazetteer":
-        return max(1.0, block["people"] * GAZETTEER_DOCUMENTS * SHARES[split])
+        return max(LEAST_DOCUMENTS, block["people"] * GAZETTEER_DOCUMENTS[split])
     if split == "train" and block.get("configuration") in WIKITEXT_DOCUMENTS:
         return WIKITEXT_DOCUMENTS[block["configuration"]]
     return max(1.0, text_bytes(config, split) / BYTES_PER_DOCUMENT)
