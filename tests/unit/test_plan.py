@@ -190,6 +190,13 @@ def test_every_rule_asks_for_whole_numbers_and_for_more_in_a_retry(rule, scale):
     assert gpu == int(MODELS[rule](config, WILDCARDS).gpu and scale != "cpu")
 
 
+def test_no_job_asks_for_more_minutes_than_a_scheduler_allows():
+    asked = resources(settings_of(scale="paper"), NODE, longest=1440)["runtime"]
+
+    assert asked(WILDCARDS, attempt=1, rulename="train_language_model") == 1440
+    assert asked(WILDCARDS, attempt=1, rulename="build_macondo") == 10
+
+
 def test_a_gpu_is_faster_and_holds_what_a_cpu_holds_in_memory():
     config = settings_of(scale="paper")
     need = need_of(config, "train_language_model", WILDCARDS)

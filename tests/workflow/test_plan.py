@@ -60,6 +60,11 @@ def test_limits_of_a_profile_are_what_the_plan_is_held_against(project):
     printed = project.snakemake(*TINY, "plan", "--set-resources", *limits).stdout
 
     assert "limits of the profile: exceeded by" in printed
+    asked = project.snakemake(
+        *TINY, "--dry-run", "--set-resources", "plan:limit_runtime=7", "--", "cost"
+    ).stdout
+    minutes = {int(job.resources["runtime"]) for job in read_jobs(asked) if job.rule in MODELS}
+    assert minutes == {7}
     assert "the limit is 1 GB" in printed
 
 

@@ -9,8 +9,10 @@ from knnlm.runtime.plan_work import Machine
 
 HARDWARE = yaml.safe_load((ROOT / "data/hardware.yaml").read_text())
 HARDWARE_OF_SCALE = Machine.of("", HARDWARE["node" if config["scale"] == "cpu" else "h100"])
+LIMITS = workflow.resource_settings.overwrite_resources.get("plan", {})  # of the profile
+LONGEST_JOB = LIMITS["limit_runtime"].value if "limit_runtime" in LIMITS else None
 # mem_mb, runtime, disk_mb and gpu of any rule, as functions of the config and the attempt.
-NEEDS = resources_of(config, HARDWARE_OF_SCALE)
+NEEDS = resources_of(config, HARDWARE_OF_SCALE, longest=LONGEST_JOB)
 PLANNED_ON = {"cpu": "this, node", "gpu": "this, h100, h200", "paper": "h200, h200x8, 8 x h200x8"}
 
 

@@ -38,7 +38,9 @@ def seconds_of(config: Config, need: Need, machine: Machine) -> float:
     return machine.seconds(need.work, threads=threads, gpu=need.gpu, half=need.half)
 
 
-def resources(config: Config, machine: Machine) -> dict[str, Callable[..., int]]:
+def resources(
+    config: Config, machine: Machine, *, longest: int | None = None
+) -> dict[str, Callable[..., int]]:
     """Return the resources of any rule, as functions that Snakemake calls with its name.
 
     Memory and time grow with each attempt, so that a job that was too large for what it asked
@@ -47,6 +49,7 @@ def resources(config: Config, machine: Machine) -> dict[str, Callable[..., int]]
     Args:
         config: the merged settings; they must stay as they are.
         machine: the hardware on which the minutes are estimated.
+        longest: minutes that a scheduler allows at most; a longer job goes on in a retry.
 
     Returns:
         mem_mb, runtime (minutes), disk_mb (outputs and what lies beside them meanwhile) and gpu
@@ -67,7 +70,8 @@ def resources(config: Config, machine: Machine) -> dict[str, Callable[..., int]]
 
     def runtime(wildcards: Any, attempt: int, rulename: str) -> int:
         seconds = TIME_MARGIN * seconds_of(config, need(rulename, wildcards), machine)
-        return attempt * max(LEAST_MINUTES, math.ceil(seconds / 60))
+        minutes = attempt * max(LEAST_MINUTES, math.ceil(seconds / 60))
+        return minutes if longest is None else min(minutes, longest)
 
     def disk_mb(wildcards: Any, rulename: str) -> int:
         one = need(rulename, wildcards)
