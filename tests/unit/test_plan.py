@@ -1,5 +1,7 @@
 """The plan against definitions: counted FLOPs, parameters, bytes, chains of jobs, and limits."""
 
+import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from lm_artifacts import MODEL, VOCABULARY
 
 from knnlm.lm.flops import forward_flops, update_flops, window, without_data
 from knnlm.lm.model import create_model
+from knnlm.runtime.fingerprint import import_closure
 from knnlm.runtime.plan import Cluster, Plan, clusters
 from knnlm.runtime.plan_dag import Job, predecessors, read_jobs
 from knnlm.runtime.plan_models import backward_too, forward
@@ -195,6 +198,19 @@ def test_no_job_asks_for_more_minutes_than_a_scheduler_allows():
 
     assert asked(WILDCARDS, attempt=1, rulename="train_language_model") == 1440
     assert asked(WILDCARDS, attempt=1, rulename="build_macondo") == 10
+
+
+def test_what_the_snakefile_imports_in_every_job_is_standard_library():
+    module = ROOT / "scripts/knnlm/runtime/plan_resources.py"
+    names = set()
+    for path in import_closure(module, ROOT / "scripts"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                names.add(node.module.split(".")[0])
+            elif isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+
+    assert names <= sys.stdlib_module_names | {"knnlm"}
 
 
 def test_a_gpu_is_faster_and_holds_what_a_cpu_holds_in_memory():
