@@ -109,7 +109,7 @@ def body_lines(function: ast.FunctionDef) -> int:
     return body[-1].end_lineno - body[0].lineno + 1 if body else 0
 
 
-@pytest.mark.parametrize("rules", RULE_FILES, ids=identifier)
+@pytest.mark.parametrize("rules", [ROOT / "Snakefile", *RULE_FILES], ids=identifier)
 def test_a_rule_file_is_short(rules):
     limit = 60 if rules.name == "Snakefile" else 150
 
