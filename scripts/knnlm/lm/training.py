@@ -196,6 +196,13 @@ class _Run:
             step, schedule=recipe.schedule, lr=recipe.optimizer["lr"], steps=recipe.steps
         )
 
+    def draw_from(self, seed: int) -> None:
+        """Seed what the device draws; without a GPU, torch.manual_seed would note it for one."""
+        if self.accelerator.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
+
     def update(self) -> None:
         """Run the forward and backward passes of one update, and the update."""
         step, accumulation = self.log.done, self.recipe.accumulation
@@ -206,7 +213,7 @@ class _Run:
         for part in share:
             number = step * accumulation + part
             # Dropout by the number of the batch: the same on any number of processes.
-            torch.manual_seed(derive_seed(self.recipe.seed, "dropout", number))
+            self.draw_from(derive_seed(self.recipe.seed, "dropout", number))
             batch = send_to_device(self.batch_at(number), self.accelerator.device)
             last = part == share[-1]
             with nullcontext() if last else self.accelerator.no_sync(self.prepared):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from knnlm.runtime.logs import log_to
+from knnlm.runtime.memory import keep_freed_blocks
 from knnlm.runtime.signals import listen
 
 
@@ -19,6 +20,7 @@ def begin(*, log: str | Path, threads: int = 1) -> None:
     """
     log_to(log)
     listen()
+    keep_freed_blocks()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(threads)
     if "torch" in sys.modules:
