@@ -29,6 +29,7 @@ from knnlm.retrieval.encoder import Encoder
 from knnlm.retrieval.exact import search_exact
 
 K = 256
+QUERIES = 2048  # searched at a time at the scale `cpu`
 ROWS_PER_SHARD = 1 << 16
 MB = 1e6
 SHAPE = {
@@ -146,10 +147,10 @@ def encode(tokens: int) -> Callable[[], object]:
     model = create_model(SHAPE, vocabulary_size=1024, seed=0)
     stream = np.random.default_rng(0).integers(1024, size=tokens + 1).astype(np.uint16)
     site = "ffn_input_after_layer_norm"
-    encoder = Encoder(model, stream, site=site, stride=128, dtype="float16")
     block = 8192
 
     def run() -> None:
+        encoder = Encoder(model, stream, site=site, stride=128, dtype="float16")
         for start in range(0, tokens, block):
             encoder.keys(start, min(start + block, tokens))
 
@@ -163,11 +164,13 @@ def curves(folder: Path, scale: float) -> Iterator[Curve]:
         return tuple(size for size in sizes if size <= largest * scale or size <= sizes[2])
 
     keys = up_to(3_000_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000)
-    yield Curve("exact search", "keys", keys, lambda n: search(folder, n, 64, 512), "1; flat")
+    yield Curve("exact search", "keys", keys, lambda n: search(folder, n, 64, QUERIES), "1; flat")
     widths = up_to(512, 32, 64, 128, 256, 512)
-    yield Curve("exact search", "width", widths, lambda n: search(folder, 65_536, n, 512), "to 1")
-    asked = up_to(8192, 256, 512, 1024, 2048, 4096, 8192)
-    yield Curve("exact search", "queries", asked, lambda n: search(folder, 65_536, 64, n), "1")
+    yield Curve(
+        "exact search", "width", widths, lambda n: search(folder, 65_536, n, QUERIES), "to 1"
+    )
+    asked = up_to(16_384, 2048, 4096, 8192, 16_384)
+    yield Curve("exact search", "queries", asked, lambda n: search(folder, few, 64, n), "1")
     tokens = up_to(131_072, 8192, 16_384, 32_768, 65_536, 131_072)
     yield Curve("encoding", "tokens", tokens, encode, "1; flat")
     sizes = up_to(65_536, 1024, 4096, 16_384, 65_536)
