@@ -9,7 +9,7 @@ collator does.
 
 One thread, as at the scale `cpu`; times are CPU times, as other work may share the cores.
 
-    .venv/bin/python benchmarks/training.py [--updates 40]
+    .venv/bin/python benchmarks/training.py [--updates 24]
 """
 
 import argparse
@@ -180,7 +180,7 @@ def fine_tuning(updates: int) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--updates", type=int, default=40)
+    parser.add_argument("--updates", type=int, default=24)
     options = parser.parse_args()
     torch.set_num_threads(1)
     set_verbosity_error()

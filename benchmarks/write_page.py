@@ -1,6 +1,7 @@
 """Run every benchmark and write what it prints into docs/measurements/benchmarks.md.
 
-    make bench
+    make bench                                       all of them
+    python benchmarks/write_page.py training         some; printed, not written
 
 takes under 15 minutes on two quiet cores. A benchmark that fails is named and the others go on;
 its last table is not kept, and the exit code is 1.
@@ -20,7 +21,8 @@ from knnlm.runtime.provenance import cpu_name, git_state
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "measurements" / "benchmarks.md"
 HERE = Path(__file__)
-NOT_ALONE = {HERE.name, "ratio_table.py", "prepared_lm.py"}
+PARTS = {"write_page", "ratio_table", "prepared_lm"}  # of the others
+ELSEWHERE = {"gpu", "plan"}  # need a GPU, or a measured machine and a run: docs/scaling.md
 
 
 def run(script: Path) -> tuple[str, int, float]:
@@ -37,9 +39,8 @@ def run(script: Path) -> tuple[str, int, float]:
 
 
 def main() -> int:
-    chosen = sys.argv[1:] or sorted(
-        path.stem for path in HERE.parent.glob("*.py") if path.name not in NOT_ALONE
-    )
+    every = {path.stem for path in HERE.parent.glob("*.py")}
+    chosen = sys.argv[1:] or sorted(every - PARTS - ELSEWHERE)
     commit = str(git_state(ROOT)["commit"])[:12]
     started, load = time.perf_counter(), os.getloadavg()[0]
     sections, failed = [], []
@@ -48,6 +49,8 @@ def main() -> int:
         if code:
             failed.append(name)
             text = f"### {name}\n\nFailed with exit code {code}."
+        if not text.startswith("###"):
+            text = f"### {name}\n\n{text}"
         sections.append(f"{text}\n\n`benchmarks/{name}.py`, {seconds:.0f} s")
         print(f"\n{sections[-1]}", flush=True)
     minutes = (time.perf_counter() - started) / 60
