@@ -13,6 +13,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
+
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 NODES = ["node1", "node2"]  # the first one has a GPU
 NEEDED = ["munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol"]
@@ -57,7 +59,7 @@ Waittime=0
 NodeName=DEFAULT CPUs={cpus} RealMemory={memory}
 NodeName=node1 NodeHostName=localhost NodeAddr=127.0.0.1 Port={ports[1]} Gres=gpu:1
 NodeName=node2 NodeHostName=localhost NodeAddr=127.0.0.1 Port={ports[2]}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP DefMemPerCPU=1000
+PartitionName=main Nodes=ALL Default=YES LLN=YES MaxTime=INFINITE State=UP DefMemPerCPU=1000
 """
 
 
@@ -75,6 +77,14 @@ def free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
+
+
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    """Return the environment of a process, or none if it is gone or of another user."""
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
 
 
 class SlurmCluster:
@@ -125,6 +135,17 @@ class SlurmCluster:
                     time.sleep(0.05)
             except ProcessLookupError:
                 return
+
+    def lose_node(self, node: str) -> None:
+        """Kill a node's daemon and all that runs under it, as if its power went off."""
+        daemon = psutil.Process(int((self.folder / f"{node}.pid").read_text()))
+        log = str(self.folder / f"{node}.log")
+        for process in [daemon, *psutil.process_iter()]:
+            environment = environment_of(process)
+            of_job = environment.get("SLURM_CONF") == str(self.configuration)
+            step = process.name() == "slurmstepd" and log in [f.path for f in process.open_files()]
+            if process == daemon or step or (of_job and environment.get("SLURMD_NODENAME") == node):
+                process.kill()
 
     def state_of(self, node: str) -> str:
         """Return the state of a node in SLURM's words, such as idle or down*."""

@@ -27,8 +27,8 @@ def share(resources: Mapping[str, Any]) -> None:
     job, each runs its part. Signals and the exit status pass through, for nothing stays behind.
 
     Args:
-        resources: of the job: `gpu`, or `processes` where there are none (both in all), and
-            `nodes`.
+        resources: of the job: `gpu`, all in all, and `nodes`; or `processes` where there are no
+            GPUs or SLURM wants them told as `gres` for each node.
 
     Raises:
         ValueError: if the nodes cannot share the processes evenly.
@@ -46,7 +46,7 @@ def share(resources: Mapping[str, Any]) -> None:
     # SLURM told this step about itself; the steps on all nodes are another matter.
     kept = ("SLURM_CONF", "SLURM_JOB_ID")
     environment = {k: v for k, v in os.environ.items() if k in kept or not k.startswith("SLURM_")}
-    if not resources.get("gpu"):
+    if not (resources.get("gpu") or resources.get("gres")):
         environment["ACCELERATE_USE_CPU"] = "true"  # else each process would train on its own
     os.execvpe(command[0], command, environment)
 

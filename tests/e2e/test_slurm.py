@@ -1,0 +1,228 @@
+"""The workflow on a real SLURM of this machine: same tables, and nothing lost with a job."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from slurm_cluster import SlurmCluster, environment_of, missing_programs
+from workflow_project import TINY, Project
+
+pytestmark = pytest.mark.slow
+
+RESULTS = Path("results/tiny")
+MODELS = ["base", "narrow", "wide"]
+WALL_CLOCK = {"cost.csv", "environment.json"}  # these tell of a machine and its hours
+
+
+class SlurmProject(Project):
+    """A project whose jobs go to a cluster."""
+
+    def __init__(self, folder: Path, cluster: SlurmCluster) -> None:
+        super().__init__(folder)
+        self.environment |= cluster.environment
+
+    def command(self, *arguments: str) -> list[str]:
+        # The profile as it is, but for how often the cluster is asked.
+        often = ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "20"]
+        start = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm"]
+        return [*start, *often, *arguments]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    if missing := missing_programs():
+        pytest.skip(
+            f"no SLURM here ({', '.join(missing)} not found): "
+            "apt-get install slurmctld slurmd slurm-client munge"
+        )
+    cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def without_models(finished: Project, folder: Path, cluster: SlurmCluster) -> SlurmProject:
+    """Return a copy of a finished project that has to train its models again."""
+    shutil.copytree(finished.folder, folder, symlinks=True, dirs_exist_ok=True)
+    for model in MODELS:
+        shutil.rmtree(folder / artifact(model))
+    return SlurmProject(folder, cluster)
+
+
+def artifact(model: str) -> Path:
+    return RESULTS / "models" / model / "seed0"
+
+
+def log_of(project: Project, model: str) -> str:
+    return (project.folder / RESULTS / f"logs/train_language_model/{model}/seed0.log").read_text()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+class Training:
+    """The SLURM job that trains a model, stopped in its tracks after its first unit."""
+
+    def __init__(self, project: SlurmProject, cluster: SlurmCluster, model: str) -> None:
+        self.cluster, self.model = cluster, model
+        comment = f"rule_train_language_model_wildcards_{model}_0"
+        cluster.wait_until(lambda: self._script(comment) is not None, f"training of {model}", 200)
+        self.script = self._script(comment)
+        self.job = environment_of(self.script)["SLURM_JOB_ID"]
+        self.node = environment_of(self.script)["SLURMD_NODENAME"]
+        partial = project.folder / RESULTS / "partial/models" / model
+        while not list(partial.glob("seed0/*/state*")):
+            time.sleep(0.002)
+        self.script.suspend()
+        assert not (project.folder / artifact(model)).exists(), "the stop came after the last unit"
+
+    def _script(self, comment: str) -> psutil.Process | None:
+        """Return the process that trains, not the Snakemakes around it."""
+        numbers = [
+            job for job, what in map(str.split, self.cluster.jobs("%i %k")) if what == comment
+        ]
+        for process in psutil.process_iter():
+            environment = environment_of(process)
+            here = environment.get("SLURM_CONF") == str(self.cluster.configuration)
+            if here and environment.get("SLURM_JOB_ID") in numbers and runs_a_script(process):
+                return process
+        return None
+
+
+def runs_a_script(process: psutil.Process) -> bool:
+    try:
+        return process.cmdline()[-1].endswith(".train_language_model.py")
+    except (psutil.Error, IndexError):
+        return False
+
+
+def test_the_whole_dag_gives_the_tables_of_a_local_run(cluster, finished, tmp_path):
+    project = SlurmProject(tmp_path, cluster)
+
+    done = project.snakemake(*TINY, "all")
+
+    assert "has been submitted with SLURM jobid" in done.stdout
+    tables, expected = (content(p.folder / RESULTS / "tables") for p in (project, finished))
+    assert tables.keys() == expected.keys()
+    assert [name for name in tables.keys() - WALL_CLOCK if tables[name] != expected[name]] == []
+
+
+@pytest.fixture(scope="module")
+def disturbed(cluster, finished, tmp_path_factory):
+    """Train three models; cancel one, let one hit its time limit, lose the node of one."""
+    project = without_models(finished, tmp_path_factory.mktemp("disturbed"), cluster)
+    targets = [str(artifact(model)) for model in MODELS]
+    running = subprocess.Popen(
+        project.command(*TINY, "--", *targets),
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    trainings = [Training(project, cluster, model) for model in MODELS]
+    nodes = [training.node for training in trainings]
+    # Jobs go where the load is least, so that one of the three has its node for itself.
+    trainings.sort(key=lambda training: nodes.count(training.node))
+    alone, one, other = trainings
+    cluster.lose_node(alone.node)
+    cluster.run("scancel", one.job)
+    cluster.run("scontrol", "update", f"jobid={other.job}", "timelimit=1")
+    cluster.wait_until(lambda: cluster.state_of(alone.node).startswith("down"), "lost node", 120)
+    output, _ = running.communicate()
+    cluster.start_node(alone.node)
+    assert running.returncode == 0, output
+    by_fate = {"node lost": alone, "cancelled": one, "out of time": other}
+    return project, output, by_fate
+
+
+@pytest.mark.parametrize("fate", ["cancelled", "out of time", "node lost"])
+def test_a_job_that_did_not_end_by_itself_continues(disturbed, finished, fate):
+    project, output, trainings = disturbed
+    training = trainings[fate]
+    seen = {"cancelled": "'CANCELLED'", "out of time": "'TIMEOUT'", "node lost": "Finished"}
+
+    assert seen[fate] in output
+    assert "tokens were done before" in log_of(project, training.model)
+    models = (content(p.folder / artifact(training.model)) for p in (project, finished))
+    assert next(models) == next(models)
+
+
+def test_slurms_warning_lets_a_job_save_its_state(cluster, finished, tmp_path):
+    project = without_models(finished, tmp_path, cluster)
+    target = str(artifact("base"))
+    running = subprocess.Popen(
+        project.command(*TINY, "--retries", "0", "--verbose", "--", target),
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    training = Training(project, cluster, "base")
+
+    # As `--signal=TERM@120` does, two minutes before the limit.
+    cluster.run("scancel", "--signal=TERM", training.job)
+    training.script.resume()
+    output, _ = running.communicate()
+
+    assert running.returncode != 0
+    assert "--signal=TERM@120" in output
+    assert "stopped after SIGTERM" in log_of(project, "base")
+    project.snakemake(*TINY, "--", target)
+    assert "tokens were done before" in log_of(project, "base")
+    models = (content(p.folder / target) for p in (project, finished))
+    assert next(models) == next(models)
+
+
+def test_jobs_that_ask_for_a_gpu_get_it_one_after_the_other(cluster, finished, tmp_path):
+    project = without_models(finished, tmp_path, cluster)
+    targets = [str(artifact(model)) for model in ("narrow", "wide")]
+    running = subprocess.Popen(
+        project.command(*TINY, "--set-resources", "train_language_model:gpu=1", "--", *targets),
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    asked, at_once, devices = set(), 0, set()
+    while running.poll() is None:
+        jobs = [line.split() for line in cluster.jobs("%T %b")]
+        asked |= {gpus for _, gpus in jobs}
+        at_once = max(at_once, sum(state == "RUNNING" for state, _ in jobs))
+        devices |= {
+            environment_of(process).get("CUDA_VISIBLE_DEVICES")
+            for process in psutil.process_iter()
+            if runs_a_script(process)
+            and environment_of(process).get("SLURM_CONF") == str(cluster.configuration)
+        }
+        time.sleep(0.2)
+
+    assert running.returncode == 0
+    assert asked == {"gres:gpu:1"}
+    assert at_once == 1
+    assert devices == {"0"}
+
+
+def test_a_training_on_two_nodes_has_the_loss_curve_of_one_process(cluster, finished, tmp_path):
+    project = without_models(finished, tmp_path, cluster)
+    resources = ("processes=2", "nodes=2", "tasks=2")
+    asked = [f"train_language_model:{resource}" for resource in resources]
+
+    project.snakemake(*TINY, "--set-resources", *asked, "--", str(artifact("base")))
+
+    assert "2 processes share the 2 forward passes" in log_of(project, "base")
+    one, two = (
+        pd.read_parquet(p.folder / artifact("base") / "training.parquet")
+        for p in (finished, project)
+    )
+    np.testing.assert_allclose(two, one, rtol=1e-4)
