@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -155,14 +156,16 @@ class SlurmCluster:
         """Return a line for each job that waits or runs: its number and rule, or what is asked."""
         return self.run("squeue", "--noheader", f"--format={form}").splitlines()
 
-    def wait_until(self, condition, what: str, seconds: float = 60.0) -> None:
+    def wait_until(
+        self, condition: Callable[[], bool], what: str, seconds: float = 60.0, every: float = 0.1
+    ) -> None:
         """Wait for a condition; fail with the daemons' logs if it does not come true."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
                 logs = [path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log"))]
                 raise TimeoutError("\n".join([f"no {what} after {seconds} s", *logs]))
-            time.sleep(0.1)
+            time.sleep(every)
 
     def _write_files(self) -> None:
         for name in ("bin", "state", *NODES):

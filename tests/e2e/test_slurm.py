@@ -4,6 +4,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +75,24 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@contextmanager
+def started(project: SlurmProject, *arguments: str) -> Iterator[subprocess.Popen]:
+    """Start Snakemake beside the test, and end it with the test whatever happens."""
+    running = subprocess.Popen(
+        project.command(*TINY, *arguments),
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
+
+
 class Training:
     """The SLURM job that trains a model, stopped in its tracks after its first unit."""
 
@@ -81,9 +103,10 @@ class Training:
         self.script = self._script(comment)
         self.job = environment_of(self.script)["SLURM_JOB_ID"]
         self.node = environment_of(self.script)["SLURMD_NODENAME"]
-        partial = project.folder / RESULTS / "partial/models" / model
-        while not list(partial.glob("seed0/*/state*")):
-            time.sleep(0.002)
+        units = project.folder / RESULTS / "partial/models" / model
+        cluster.wait_until(
+            lambda: bool(list(units.glob("seed0/*/state*"))), "first unit", 200, every=0.002
+        )
         self.script.suspend()
         assert not (project.folder / artifact(model)).exists(), "the stop came after the last unit"
 
@@ -94,10 +117,16 @@ class Training:
         ]
         for process in psutil.process_iter():
             environment = environment_of(process)
-            here = environment.get("SLURM_CONF") == str(self.cluster.configuration)
-            if here and environment.get("SLURM_JOB_ID") in numbers and runs_a_script(process):
+            known = belongs(environment, self.cluster) and environment["SLURM_JOB_ID"] in numbers
+            if known and runs_a_script(process):
                 return process
         return None
+
+
+def belongs(environment: dict[str, str], cluster: SlurmCluster) -> bool:
+    """Return whether a process is part of a job of the cluster."""
+    ours = environment.get("SLURM_CONF") == str(cluster.configuration)
+    return ours and "SLURM_JOB_ID" in environment
 
 
 def runs_a_script(process: psutil.Process) -> bool:
@@ -124,26 +153,19 @@ def disturbed(cluster, finished, tmp_path_factory):
     project = without_models(finished, tmp_path_factory.mktemp("disturbed"), cluster)
     targets = [str(artifact(model)) for model in MODELS]
     unwarned = "train_language_model:slurm_extra='--nice=0'"  # in the place of --signal
-    running = subprocess.Popen(
-        project.command(*TINY, "--set-resources", unwarned, "--", *targets),
-        cwd=project.folder,
-        env=project.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    trainings = [Training(project, cluster, model) for model in MODELS]
-    nodes = [training.node for training in trainings]
-    # Jobs go where the load is least, so that one of the three has its node for itself.
-    trainings.sort(key=lambda training: nodes.count(training.node))
-    alone, one, other = trainings
-    cluster.lose_node(alone.node)
-    cluster.run("scancel", one.job)
-    cluster.run("scontrol", "update", f"jobid={other.job}", "timelimit=1")
-    cluster.wait_until(lambda: cluster.state_of(alone.node).startswith("down"), "lost node", 120)
-    # SLURM lets a job that it put in the queue again wait for two minutes.
-    cluster.run("scontrol", "update", f"jobid={alone.job}", "starttime=now")
-    output, _ = running.communicate()
+    with started(project, "--set-resources", unwarned, "--", *targets) as running:
+        with ThreadPoolExecutor() as at_once:
+            trainings = list(at_once.map(partial(Training, project, cluster), MODELS))
+        nodes = [training.node for training in trainings]
+        # Jobs go where the load is least, so that one of the three has its node for itself.
+        alone, one, other = sorted(trainings, key=lambda training: nodes.count(training.node))
+        cluster.lose_node(alone.node)
+        cluster.run("scancel", one.job)
+        cluster.run("scontrol", "update", f"jobid={other.job}", "timelimit=1")
+        cluster.wait_until(lambda: cluster.state_of(alone.node).startswith("down"), "loss", 120)
+        # SLURM lets a job that it put in the queue again wait for two minutes.
+        cluster.run("scontrol", "update", f"jobid={alone.job}", "starttime=now")
+        output, _ = running.communicate()
     cluster.start_node(alone.node)
     assert running.returncode == 0, output
     by_fate = {"node lost": alone, "cancelled": one, "out of time": other}
@@ -166,19 +188,11 @@ def test_a_job_that_did_not_end_by_itself_continues(disturbed, finished, fate):
 def test_slurms_warning_lets_a_job_save_its_state(cluster, finished, tmp_path):
     project = without_models(finished, tmp_path, cluster)
     target = str(artifact("base"))
-    running = subprocess.Popen(
-        project.command(*TINY, "--retries", "0", "--", target),
-        cwd=project.folder,
-        env=project.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    training = Training(project, cluster, "base")
-
-    # The profile asks for the warning 120 s before the limit; SLURM also wakes what is stopped.
-    cluster.run("scontrol", "update", f"jobid={training.job}", "timelimit=3")
-    output, _ = running.communicate()
+    with started(project, "--retries", "0", "--", target) as running:
+        training = Training(project, cluster, "base")
+        # The profile asks for the warning 120 s before the limit; SLURM also wakes what is stopped.
+        cluster.run("scontrol", "update", f"jobid={training.job}", "timelimit=3")
+        output, _ = running.communicate()
 
     assert running.returncode != 0
     assert "'FAILED'" in output  # left by itself, not 'TIMEOUT'
@@ -192,27 +206,17 @@ def test_slurms_warning_lets_a_job_save_its_state(cluster, finished, tmp_path):
 def test_jobs_that_ask_for_a_gpu_get_it_one_after_the_other(cluster, finished, tmp_path):
     project = without_models(finished, tmp_path, cluster)
     targets = [str(artifact(model)) for model in ("narrow", "wide")]
-    running = subprocess.Popen(
-        project.command(*TINY, "--set-resources", "train_language_model:gpu=1", "--", *targets),
-        cwd=project.folder,
-        env=project.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     asked, at_once, devices = set(), 0, set()
-    while running.poll() is None:
-        jobs = [line.split() for line in cluster.jobs("%T %b")]
-        asked |= {gpus for _, gpus in jobs}
-        at_once = max(at_once, sum(state == "RUNNING" for state, _ in jobs))
-        devices |= {
-            environment_of(process).get("CUDA_VISIBLE_DEVICES")
-            for process in psutil.process_iter()
-            if runs_a_script(process)
-            and environment_of(process).get("SLURM_CONF") == str(cluster.configuration)
-        }
-        time.sleep(0.2)
+    with started(project, "--set-resources", "train_language_model:gpu=1", "--", *targets) as run:
+        while run.poll() is None:
+            jobs = [line.split() for line in cluster.jobs("%T %b")]
+            asked |= {gpus for _, gpus in jobs}
+            at_once = max(at_once, sum(state == "RUNNING" for state, _ in jobs))
+            trained = [environment_of(p) for p in psutil.process_iter() if runs_a_script(p)]
+            devices |= {one["CUDA_VISIBLE_DEVICES"] for one in trained if belongs(one, cluster)}
+            time.sleep(0.2)
 
-    assert running.returncode == 0
+    assert run.returncode == 0
     assert asked == {"gres:gpu:1"}
     assert at_once == 1
     assert devices == {"0"}
