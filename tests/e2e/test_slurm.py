@@ -90,7 +90,8 @@ def started(project: SlurmProject, *arguments: str) -> Iterator[subprocess.Popen
         yield running
     finally:
         running.kill()
-        running.communicate()
+        running.wait()
+        running.stdout.close()
 
 
 class Training:
@@ -209,9 +210,10 @@ def test_jobs_that_ask_for_a_gpu_get_it_one_after_the_other(cluster, finished, t
     asked, at_once, devices = set(), 0, set()
     with started(project, "--set-resources", "train_language_model:gpu=1", "--", *targets) as run:
         while run.poll() is None:
-            jobs = [line.split() for line in cluster.jobs("%T %b")]
-            asked |= {gpus for _, gpus in jobs}
-            at_once = max(at_once, sum(state == "RUNNING" for state, _ in jobs))
+            listed = cluster.run("squeue", "--noheader", "--Format=tres-per-job:.20,state:.12")
+            jobs = [line.split() for line in listed.splitlines()]
+            asked |= {gpus for gpus, _ in jobs}
+            at_once = max(at_once, sum(state == "RUNNING" for _, state in jobs))
             trained = [environment_of(p) for p in psutil.process_iter() if runs_a_script(p)]
             devices |= {one["CUDA_VISIBLE_DEVICES"] for one in trained if belongs(one, cluster)}
             time.sleep(0.2)
