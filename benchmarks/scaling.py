@@ -165,10 +165,8 @@ def curves(folder: Path, scale: float) -> Iterator[Curve]:
 
     keys = up_to(3_000_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000)
     yield Curve("exact search", "keys", keys, lambda n: search(folder, n, 64, QUERIES), "1; flat")
-    widths = up_to(512, 32, 64, 128, 256, 512)
-    yield Curve(
-        "exact search", "width", widths, lambda n: search(folder, 65_536, n, QUERIES), "to 1"
-    )
+    few, widths = 65_536, up_to(512, 32, 64, 128, 256, 512)
+    yield Curve("exact search", "width", widths, lambda n: search(folder, few, n, QUERIES), "to 1")
     asked = up_to(16_384, 2048, 4096, 8192, 16_384)
     yield Curve("exact search", "queries", asked, lambda n: search(folder, few, 64, n), "1")
     tokens = up_to(131_072, 8192, 16_384, 32_768, 65_536, 131_072)
