@@ -122,7 +122,7 @@ def score_queries(config: Config, wildcards: Wildcards) -> Need:
     work = forward(model, size, n_read, scored=count, passes=max(1, n_read / SCORED_TOKENS))
     disk = count * (4 * STORED_SITES * model["width"] + 26)
     return Need(
-        work=work + Work(written=2 * disk, doubles=0, exponentials=count * size),
+        work=work + Work(written=2 * disk, exponentials=count * size),
         memory=4 * parameters(model, size) + 128e6,
         device=activations(model, size, SCORED_TOKENS, scored=0),
         disk=disk,
