@@ -39,14 +39,15 @@ rule experiments:
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/explorer.smk"
 include: "workflow/rules/evidence.smk"
+include: "workflow/rules/integrity.smk"
 
 
 rule all:
     """The experiments, what they cost, where they ran, and the report on them."""
     default_target: True
     input:
-        rules.report.input,
-        rules.report.output,
+        rules.checksums.input,
+        rules.checksums.output,
     localrule: True
 
 

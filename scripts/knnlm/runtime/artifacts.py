@@ -163,7 +163,13 @@ def write_manifest(
         "libraries": library_versions(),
         "files": files,
     }
-    save_json(folder / MANIFEST, manifest)
+    save_json(folder / MANIFEST, manifest | {"checksum": manifest_checksum(manifest)})
+
+
+def manifest_checksum(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a manifest without its checksum."""
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(canonical_json(rest).encode()).hexdigest()
 
 
 def read_manifest(folder: Path, *, kind: str) -> dict[str, Any]:
@@ -215,7 +221,11 @@ def verify_checksums(folder: Path, *, kind: str) -> None:
 
 def identity(folder: Path, *, kind: str) -> str:
     """Return the SHA-256 of what an artifact is: its settings, its origin and its files."""
-    manifest = read_manifest(folder, kind=kind)
+    return identity_of(read_manifest(folder, kind=kind))
+
+
+def identity_of(manifest: Mapping[str, Any]) -> str:
+    """Return the identity that a manifest gives its artifact."""
     parts = {key: manifest[key] for key in ("kind", "settings", "made_from", "files")}
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 

@@ -1,0 +1,190 @@
+"""Is a results folder what was written? Every file, every origin, and what to rebuild if not.
+
+Artifacts are checked against their manifests, a manifest against its own form and checksum;
+tables, figures and the report, which have none, against the record that ends a run.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from knnlm.runtime.artifacts import (
+    MANIFEST,
+    ArtifactError,
+    identity_of,
+    manifest_checksum,
+    save_json,
+    sha256_file,
+)
+from knnlm.runtime.logs import LOGGER
+
+RECORD = "checksums.json"
+NOT_CHECKED = ("logs", "benchmarks", "partial")
+OF_SNAKEMAKE = ".snakemake_timestamp"  # it marks folders that it has seen made
+
+
+class Problem(NamedTuple):
+    """What is wrong, and the file or folder that is to be removed and made again."""
+
+    message: str
+    rebuild: Path
+
+
+class Verification(NamedTuple):
+    """What was checked in a results folder, and what was found."""
+
+    artifacts: int
+    files: int
+    n_bytes: int
+    recorded: bool
+    problems: list[Problem]
+
+
+def record_checksums(output: Path, made: Iterable[Path]) -> None:
+    """Write the SHA-256 of every file that a run has made and that no manifest lists.
+
+    Args:
+        output: the record.
+        made: files, and folders of them.
+    """
+    save_json(output, {path.as_posix(): sha256_file(path) for path in _files(made)})
+
+
+def _files(made: Iterable[Path]) -> Iterator[Path]:
+    for path in sorted(made):
+        inside = path.rglob("*") if path.is_dir() else [path]
+        yield from (p for p in sorted(inside) if p.is_file() and p.name != OF_SNAKEMAKE)
+
+
+def verify(results: Path) -> Verification:
+    """Check everything in a results folder.
+
+    Args:
+        results: results/{run}, as a path from the folder in which Snakemake runs.
+
+    Returns:
+        Counts and problems; no problem means that every byte is what was written.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+    """
+    if not results.is_dir():
+        raise FileNotFoundError(f"there is no {results}; run snakemake first, or name another run")
+    problems: list[Problem] = []
+    identities, origins = {}, []
+    files = n_bytes = 0
+    folders = artifacts_in(results)
+    for folder in folders:
+        try:
+            manifest = _whole_manifest(folder)
+        except ArtifactError as error:
+            problems.append(Problem(str(error), folder))
+            continue
+        LOGGER.info("checking %s", folder)
+        problems += [Problem(message, folder) for message in _altered(folder, manifest["files"])]
+        identities[identity_of(manifest)] = folder
+        origins.append((folder, manifest["made_from"]))
+        files += 1 + len(manifest["files"])
+        n_bytes += sum(recorded["bytes"] for recorded in manifest["files"].values())
+    for folder, made_from in origins:
+        problems += [
+            Problem(f"{folder} was made from another {role} than the one that is here", folder)
+            for role, expected in sorted(made_from.items())
+            if expected not in identities
+        ]
+    record = results / "tables" / RECORD
+    found = _against_record(record) if record.is_file() else []
+    return Verification(len(folders), files, n_bytes, record.is_file(), [*problems, *found])
+
+
+def artifacts_in(results: Path) -> list[Path]:
+    """Return the folders of all artifacts; one inside another is part of it."""
+    found: list[Path] = []
+    for path in sorted(results.rglob(MANIFEST), key=lambda path: (len(path.parts), path)):
+        folder = path.parent
+        checked = folder.relative_to(results).parts[0] not in NOT_CHECKED
+        if checked and not any(outer in folder.parents for outer in found):
+            found.append(folder)
+    return sorted(found)
+
+
+def _whole_manifest(folder: Path) -> dict:
+    """Return a manifest after checking every byte of it.
+
+    Raises:
+        ArtifactError: if it is not what was written.
+    """
+    altered = ArtifactError(f"{folder / MANIFEST} is not what was written")
+    try:
+        text = (folder / MANIFEST).read_text(encoding="ascii")
+        manifest = json.loads(text)
+        same = text == json.dumps(manifest, sort_keys=True, indent=1) + "\n"
+    except ValueError as error:
+        raise altered from error
+    if not same or manifest.get("checksum") != manifest_checksum(manifest):
+        raise altered
+    return manifest
+
+
+def _altered(folder: Path, listed: dict[str, dict]) -> Iterator[str]:
+    """Yield what is wrong with the files of an artifact."""
+    present = {path.relative_to(folder).as_posix() for path in _files([folder])} - {MANIFEST}
+    for name, recorded in sorted(listed.items()):
+        path = folder / name
+        if name not in present:
+            yield f"{path} is missing"
+        elif path.stat().st_size != recorded["bytes"]:
+            expected, got = recorded["bytes"], path.stat().st_size
+            yield f"expected {path} to have {expected:,} bytes, got {got:,}"
+        elif sha256_file(path) != recorded["sha256"]:
+            yield f"the content of {path} is not what was written (checksum differs)"
+    for name in sorted(present - set(listed)):
+        yield f"{folder / name} is in no manifest"
+
+
+def _against_record(record: Path) -> Iterator[Problem]:
+    try:
+        text = record.read_text(encoding="ascii")
+        recorded = json.loads(text)
+        whole = text == json.dumps(recorded, sort_keys=True, indent=1) + "\n"
+    except ValueError:
+        whole = False
+    if not whole:
+        yield Problem(f"{record} is not what was written", record)
+        return
+    for name, expected in recorded.items():
+        path = Path(name)
+        if not path.is_file():
+            yield Problem(f"{path} is missing", path)
+        elif sha256_file(path) != expected:
+            yield Problem(f"the content of {path} is not what the run recorded", path)
+
+
+def describe(found: Verification, results: Path) -> str:
+    """Return what was checked and what to do, in lines for a terminal."""
+    lines = [
+        f"checked {found.artifacts} artifacts of {results}: {found.files:,} files, "
+        f"{found.n_bytes:,} bytes, and their origins"
+    ]
+    if not found.recorded:
+        lines.append("tables and figures were not checked: they are recorded when `all` is done")
+    if not found.problems:
+        return "\n".join([*lines, "every byte is what was written"])
+    lines += [f"  {problem.message}" for problem in found.problems]
+    rebuild = dict.fromkeys(str(problem.rebuild) for problem in found.problems)
+    lines.append(f"{len(found.problems)} problems; to rebuild, with all that was made from it:")
+    return "\n".join([*lines, f"  rm -r {' '.join(rebuild)}", "  and the same snakemake command"])
+
+
+def report_verification(results: Path) -> str:
+    """Verify a results folder and return what to tell the user.
+
+    Raises:
+        ArtifactError: with the same text, if anything is not what was written.
+    """
+    found = verify(results)
+    text = describe(found, results)
+    if found.problems:
+        raise ArtifactError(text)
+    return text
