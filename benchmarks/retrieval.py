@@ -199,7 +199,7 @@ def at_equal_recall(made: Prepared, folder: Path, peer: Wrapper) -> tuple[Row, s
         seed=0,
     )
     index, _ = open_index(folder / "ivf_flat", datastore=store.folder)
-    for n_probes in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48):
+    for n_probes in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024):
         named = {"k": K, "n_probes": n_probes, "rescore": False}
         reached = recall(search_index(sample, index, store, **named)[0], exact)
         if reached >= target:
