@@ -54,7 +54,7 @@ GresTypes=gpu
 MinJobAge=600
 KillWait=3
 ReturnToService=2
-SlurmdTimeout=20
+SlurmdTimeout=10
 InactiveLimit=0
 Waittime=0
 NodeName=DEFAULT CPUs={cpus} RealMemory={memory}
