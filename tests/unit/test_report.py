@@ -188,11 +188,16 @@ def test_headline_rows_are_means_over_seeds_where_there_are_several(tmp_path):
     row = {"experiment": "other", "metric": "loss", "unit": "nats", "n": 1, "model": "a_b"}
     row |= {"ci_low": 0.0, "ci_high": 2.0}
     rows = [row | {"seed": seed, "value": value} for seed, value in ((0, 0.5), (1, 1.5))]
-    write_table(tmp_path / "other.csv", tidy([*rows, row | {"seed": "all", "value": 1.0}]))
+    once = row | {"seed": 0, "value": 0.25, "metric": "of_one_seed"}
+    table = tidy([*rows, row | {"seed": "all", "value": 1.0}, once])
+    write_table(tmp_path / "other.csv", table)
 
     shown = headline_rows(tmp_path / "other.csv", experiment="other")
 
-    assert [(line.value, line.metric) for line in shown] == [("1.0", "loss")]
+    assert [(line.value, line.metric) for line in shown] == [
+        ("1.0", "loss"),
+        ("0.2", "of one seed"),
+    ]
     assert shown[0].what.startswith("a b")
 
 

@@ -52,7 +52,7 @@ def caption_html(source: str, *, name: str, settings: Mapping[str, Any]) -> Mark
 def first_sentence(caption: str) -> str:
     """Return the first sentence of a caption as plain text: what a figure shows."""
     text = unescape(re.sub(r"<[^>]+>", "", caption))
-    return re.split(r"(?<=[.:])\s", " ".join(text.split()), maxsplit=1)[0]
+    return re.split(r"(?<=\.)\s", " ".join(text.split()), maxsplit=1)[0]
 
 
 def inline_svg(source: str, *, name: str, label: str) -> Markup:

@@ -76,8 +76,10 @@ def headline_rows(path: Path, *, experiment: str) -> list[Headline]:
     """
     table = read_table(path)
     table = table[table["experiment"] == experiment] if len(table) else table
-    if (table["seed"] == "all").any():
-        table = table[table["seed"].isin(["all", ""])]
+    # of a number that several seeds have, their mean alone; another may have one seed
+    others = [name for name in NAMES if name != "seed"]
+    several = table.groupby(others)["seed"].transform(lambda seeds: (seeds == "all").any())
+    table = table[~several.astype(bool) | (table["seed"] == "all")]
     wanted = yaml.safe_load(HEADLINES.read_text(encoding="utf-8")).get(experiment)
     if wanted is None:
         first = table[table["ci_low"].notna()].head(WITHOUT_ENTRY)
