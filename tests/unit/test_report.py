@@ -10,11 +10,12 @@ from report_run import CAPTIONS, CLAIM, SETTINGS, SVG, Links, page_of, write_run
 
 from knnlm.evidence.report_captions import caption_html, first_sentence, inline_svg
 from knnlm.evidence.report_checks import check_artifacts
-from knnlm.evidence.report_costs import costs_by_rule, disk_by_kind, find_manifests
+from knnlm.evidence.report_costs import costs_by_rule, disk_by_kind
 from knnlm.evidence.report_tables import estimate, headline_rows, number, read_claims
 from knnlm.evidence.tables import tidy, write_table
 from knnlm.runtime.artifacts import write_manifest
 from knnlm.runtime.settings import resolve
+from knnlm.runtime.verification import artifacts_in
 
 
 @pytest.fixture
@@ -72,10 +73,10 @@ def test_the_page_needs_no_network(run):
 
 def test_an_altered_artifact_is_named_and_a_budget_of_nothing_sees_only_sizes(run):
     (run / "models/base/weights.bin").write_bytes(bytes(2047) + b"x")
-    manifests = find_manifests(run)
+    artifacts = artifacts_in(run)
 
-    read = check_artifacts(manifests, budget=1 << 20)
-    sized = check_artifacts(manifests, budget=0)
+    read = check_artifacts(artifacts, budget=1 << 20)
+    sized = check_artifacts(artifacts, budget=0)
 
     assert (read.artifacts, read.by_checksum, read.files, read.bytes) == (1, 1, 1, 2048)
     assert "weights.bin" in read.problems[0]
@@ -88,8 +89,8 @@ def test_units_in_progress_and_parts_of_an_artifact_are_not_artifacts(run):
         (run / name).mkdir(parents=True)
         write_manifest(run / name, kind="model", settings={}, made_from={}, contents={})
 
-    assert find_manifests(run) == [run / "models/base/manifest.json"]
-    assert disk_by_kind(find_manifests(run)) == [("model", 1, 2048)]
+    assert artifacts_in(run) == [run / "models/base"]
+    assert disk_by_kind(artifacts_in(run)) == [("model", 1, 2048)]
 
 
 def test_costs_are_summed_over_the_jobs_of_a_rule_and_speed_is_that_of_the_finished_job(run):
@@ -178,6 +179,7 @@ def test_a_number_has_four_digits(value, expected):
         ((24.0, float("nan"), float("nan")), "24", ""),
         (("24.5", "", ""), "24.5", ""),
         ((0.5, 0.5, 0.5), "0.500", "[0.500, 0.500]"),
+        ((5.0, -0.3, 11.0), "5", "[0, 11]"),
     ],
 )
 def test_an_estimate_has_two_digits_of_its_interval(numbers, ours, interval):

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from knnlm.evidence.report_captions import caption_html, first_sentence, inline_svg
 from knnlm.evidence.report_checks import check_artifacts
-from knnlm.evidence.report_costs import costs_by_rule, disk_by_kind, find_manifests
+from knnlm.evidence.report_costs import costs_by_rule, disk_by_kind
 from knnlm.evidence.report_pages import render
 from knnlm.evidence.report_tables import (
     SIGNS,
@@ -25,7 +25,9 @@ from knnlm.evidence.report_tables import (
     read_comparison,
 )
 from knnlm.runtime.artifacts import atomic_path
+from knnlm.runtime.verification import RECORD, artifacts_in
 
+SUFFIXES = (".csv", ".json")
 GENERAL = ("run", "scale", "corpus", "lm_seeds", "experiment_seeds", "threads")
 
 
@@ -70,7 +72,7 @@ def write_report(
     problems: list[str] = []
     claims = _read(problems, read_claims, run / "tables/claims.csv")
     comparison = _read(problems, read_comparison, run / "tables/comparison.csv")
-    manifests = find_manifests(run)
+    artifacts = artifacts_in(run)
     sections = [
         section_of(run, name, docstring, captions[name], settings, tables)
         for name, docstring in questions.items()
@@ -91,8 +93,8 @@ def write_report(
         problems=problems,
         tables=tables,
         costs=_read(problems, costs_by_rule, run / "tables/cost.csv", run / "logs") or [],
-        disk=disk_by_kind(manifests),
-        checked=check_artifacts(manifests, budget=int(checksum_gib * 2**30)),
+        disk=disk_by_kind(artifacts),
+        checked=check_artifacts(artifacts, budget=int(checksum_gib * 2**30)),
         environment=json.loads((run / "tables/environment.json").read_text(encoding="utf-8")),
         explorer=(output.parent / "explorer.html").is_file(),
     )
@@ -134,10 +136,14 @@ def section_of(
 
 
 def copy_tables(source: Path, target: Path) -> list[str]:
-    """Copy every table of a run into a fresh folder; return their names."""
+    """Copy every table of a run into a fresh folder; return their names.
+
+    The checksums of the run are left out: they are taken when all else is there, this page too.
+    """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    names = sorted(path.name for path in source.iterdir() if path.suffix in (".csv", ".json"))
+    names = sorted(path.name for path in source.iterdir() if path.suffix in SUFFIXES)
+    names = [name for name in names if name != RECORD]
     for name in names:
         shutil.copyfile(source / name, target / name)
     return names

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from knnlm.runtime.artifacts import ArtifactError, read_manifest, verify_checksums
+from knnlm.runtime.artifacts import MANIFEST, ArtifactError, read_manifest, verify_checksums
 
 
 class Checked(NamedTuple):
@@ -20,23 +20,23 @@ class Checked(NamedTuple):
     problems: list[str]
 
 
-def check_artifacts(manifests: list[Path], *, budget: int) -> Checked:
+def check_artifacts(folders: list[Path], *, budget: int) -> Checked:
     """Check every artifact: kind, version and sizes, and checksums while the budget lasts.
 
     Args:
-        manifests: from `find_manifests`.
+        folders: of the artifacts, each with its manifest.
         budget: bytes that are read at most; small artifacts are read first.
     """
     sized = []
-    for path in manifests:
-        manifest = json.loads(path.read_text(encoding="ascii"))
-        sized.append((sum(f["bytes"] for f in manifest["files"].values()), path, manifest))
+    for folder in folders:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="ascii"))
+        sized.append((sum(f["bytes"] for f in manifest["files"].values()), folder, manifest))
     left, by_checksum, problems = budget, 0, []
-    for size, path, manifest in sorted(sized, key=lambda entry: (entry[0], entry[1])):
+    for size, folder, manifest in sorted(sized, key=lambda entry: (entry[0], entry[1])):
         readable = size <= left
         check = verify_checksums if readable else read_manifest
         try:
-            check(path.parent, kind=manifest["kind"])
+            check(folder, kind=manifest["kind"])
         except ArtifactError as error:
             problems.append(str(error))
         left -= size if readable else 0

@@ -49,22 +49,12 @@ def speeds_of(logs: Path, rule: str) -> list[tuple[str, float]]:
     return [(unit, float(pd.Series(speeds).median())) for unit, speeds in sorted(found.items())]
 
 
-def disk_by_kind(manifests: list[Path]) -> list[tuple[str, int, int]]:
+def disk_by_kind(folders: list[Path]) -> list[tuple[str, int, int]]:
     """Return (kind, number of artifacts, bytes) of artifacts, the largest kind first."""
     sizes: dict[str, list[int]] = {}
-    for path in manifests:
-        manifest = json.loads(path.read_text(encoding="ascii"))
+    for folder in folders:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="ascii"))
         size = sum(file["bytes"] for file in manifest["files"].values())
         sizes.setdefault(manifest["kind"], []).append(size)
     listed = [(kind, len(each), sum(each)) for kind, each in sizes.items()]
     return sorted(listed, key=lambda entry: (-entry[2], entry[0]))
-
-
-def find_manifests(run: Path) -> list[Path]:
-    """Return the manifests of a run's finished artifacts, not of their parts or unfinished ones."""
-    found: list[Path] = []
-    for path in sorted(run.rglob(MANIFEST)):
-        outer = {above for above in path.parents if above in {p.parent for p in found}}
-        if "partial" not in path.relative_to(run).parts and not outer:
-            found.append(path)
-    return found

@@ -64,7 +64,7 @@ def estimate(value: Any, low: Any, high: Any) -> dict[str, str]:
         return {"ours": number(value), "interval": ""}
     width = numbers[2] - numbers[1]
     decimals = min(max(1 - math.floor(math.log10(width)), 0), 6) if width > 0 else 3
-    ours, low, high = (f"{x:,.{decimals}f}" for x in numbers)
+    ours, low, high = (f"{x:z,.{decimals}f}" for x in numbers)  # z: no -0
     return {"ours": ours, "interval": f"[{low}, {high}]"}
 
 
