@@ -12,6 +12,11 @@ from workflow_project import ROOT, TINY, Project
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a longer run kill each step more often; its counts stand in docs/measurements."""
+    parser.addoption("--kills", dest="kills", type=int, default=3, help="SIGKILLs for each step")
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A fresh folder with the whole workflow and no results."""

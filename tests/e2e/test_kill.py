@@ -1,71 +1,70 @@
-"""Kill -9 in the middle of every long step, recover as documented, and get the same bytes."""
+"""Stop every long step at random moments, let Snakemake go on, and get the same bytes."""
 
 import os
-import re
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from faults import RESULTS, STEPS, Killer, copy_results
 from workflow_project import TINY, Project
 
-RESULTS = Path("results/tiny")
-# Artifact, units that appear in its partial folder, its log.
-STEPS = {
-    "train": ("models/base/seed0", "state*", "train_language_model/base/seed0.log"),
-    "datastore": (
-        "datastores/base/seed0",
-        "shard-*/manifest.json",
-        "build_datastore/base/seed0.log",
-    ),
-    "search": (
-        "neighbors/base/seed0/exact/test",
-        "block-*.npz",
-        "search_neighbors/base/seed0/exact/test.log",
-    ),
-}
+SEED = 20_240_611  # of the moments
 
 
-def kill_after_first_unit(project: Project, target: str, pattern: str) -> None:
-    """Start Snakemake, wait for the first published unit, kill every process of it."""
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_a_killed_step_goes_on_and_ends_in_the_same_bytes(finished, tmp_path, step, request):
+    kills = request.config.getoption("kills")
+    outcome = Killer(finished, tmp_path, step, seed=SEED).run(kills=kills)
+    print(f"{step}: {outcome}, seed {SEED}")
+
+    assert outcome.kills == kills, "too few kills came between two units"
+    assert not outcome.redone, "published units were made again"
+    assert not outcome.altered, "the result has other bytes"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["train_language_model", "build_datastore", "project_on_heads"])
+def test_a_step_that_is_asked_to_stop_saves_what_it_has(finished, tmp_path, step):
+    outcome = Killer(finished, tmp_path, step, seed=SEED).run(kills=1, by=signal.SIGTERM)
+
+    assert outcome.kills == 1
+    assert outcome.stopped >= 1, "the log does not tell that it was stopped"
+    assert not outcome.redone
+    assert not outcome.altered
+
+
+@pytest.mark.slow
+def test_after_a_kill_of_snakemake_itself_unlock_and_the_same_command_are_enough(
+    finished, tmp_path
+):
+    project = Project(copy_results(finished, tmp_path))
+    for artifact in ("datastores/base/seed0", "tables/knn_perplexity.csv"):
+        subprocess.run(["rm", "-r", str(tmp_path / RESULTS / artifact)], check=True)
+    command = [*TINY, "--", str(RESULTS / "tables/knn_perplexity.csv")]
     running = subprocess.Popen(
-        project.command(*TINY, target),
-        cwd=project.folder,
+        project.command(*command),
+        cwd=tmp_path,
         env=project.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    partial = project.folder / RESULTS / "partial"
-    artifact = Path(target).relative_to(RESULTS)
-    while running.poll() is None and not list((partial / artifact).glob(f"*/{pattern}")):
+    shards = "datastores/base/seed0/*/shard-*/manifest.json"
+    while running.poll() is None and not [*(tmp_path / RESULTS / "partial").glob(shards)]:
         time.sleep(0.002)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
+    assert not (tmp_path / RESULTS / "datastores/base/seed0").exists(), "the kill came too late"
 
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_killed_step_continues_and_ends_in_the_same_bytes(finished, tmp_path, step):
-    artifact, unit, log = STEPS[step]
-    target = str(RESULTS / artifact)
-    project = Project(tmp_path)
-    kill_after_first_unit(project, target, unit)
-    assert not (project.folder / target).exists(), "the kill came after the last unit"
-
+    refused = project.snakemake(*command, check=False)
     project.snakemake(*TINY, "--unlock")
-    project.snakemake(*TINY, "knn_perplexity")
+    project.snakemake(*command)
 
-    done = re.search(r"(\d[\d,]*) of ([\d,]+) .* were done before", read(project, "logs/" + log))
-    assert done, "the finished units were done again"
-    assert 0 < number(done[1]) < number(done[2])
-    for table in ["tables/knn_perplexity.csv", "tables/knn_perplexity_grid.csv"]:
-        assert read(project, table) == read(finished, table)
-
-
-def read(project: Project, name: str) -> str:
-    return (project.folder / RESULTS / name).read_text()
-
-
-def number(text: str) -> int:
-    return int(text.replace(",", ""))
+    assert refused.returncode != 0
+    assert "--unlock" in refused.stdout, "a stale lock does not say how to clear it"
+    log = (tmp_path / RESULTS / "logs/build_datastore/base/seed0.log").read_text()
+    assert "tokens were done before" in log
+    table = RESULTS / "tables/knn_perplexity.csv"
+    assert (tmp_path / table).read_bytes() == (finished.folder / table).read_bytes()

@@ -1,0 +1,213 @@
+"""Kill one job of the workflow again and again, at random moments, and let Snakemake go on."""
+
+import json
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from workflow_project import TINY, Project
+
+RESULTS = Path("results/tiny")
+STATE_NAME = "state.safetensors"
+STATE = f"**/{STATE_NAME}"
+RESUMED = re.compile(r": ([\d,]+) of ([\d,]+) \w+ were done before")
+LONGEST_WAIT = 0.3  # seconds from a unit to the kill: about what all tiny units take together
+
+
+class Step(NamedTuple):
+    """A job: the artifact that it makes, its log, and the files that are its units."""
+
+    artifact: str
+    log: str
+    units: str = STATE
+
+
+STEPS = {
+    "train_language_model": Step("models/base/seed0", "base/seed0"),
+    "continue_language_model": Step("controls/seed0/whole_model", "seed0/whole_model"),
+    "finetune_macondo": Step("overspecification/base/seed0", "base/seed0"),
+    "finetune_conversational": Step("conversational/base_chat/seed0", "base_chat/seed0"),
+    "build_datastore": Step("datastores/base/seed0", "base/seed0", "shard-*/manifest.json"),
+    "build_index": Step("indexes/base/seed0/ivfpq", "base/seed0/ivfpq", "*.faiss"),
+    "search_neighbors": Step(
+        "neighbors/base/seed0/exact/test", "base/seed0/exact/test", "block-*.npz"
+    ),
+    "project_distributions": Step("projections/seed0/f", "seed0/f", "*.npz"),
+    "project_on_heads": Step("projections/seed0/optima", "seed0", "*.npz"),
+    "train_mlp_replacement": Step("replacements/base/seed0/random", "base/seed0/random"),
+    "train_macondo_mlp": Step("overspecification_mlp/base/seed0", "base/seed0", "*.safetensors"),
+    "train_hurdle_macondo": Step("mlp_hurdle/macondo/seed0", "seed0", "*.parquet"),
+    "train_hurdle_text": Step("mlp_hurdle/text/seed0", "seed0", "*.parquet"),
+}
+
+
+@dataclass
+class Outcome:
+    """What was done to a step, and what came of it."""
+
+    kills: int = 0  # that counted: the next attempt found some units, and not all
+    other: int = 0  # before the first unit or after the last
+    rounds: int = 0  # times that the step was begun from nothing
+    stopped: int = 0  # logs that tell of SIGTERM
+    redone: list[str] = field(default_factory=list)  # units that were made twice
+    altered: list[str] = field(default_factory=list)  # files of the result with other bytes
+
+
+def copy_results(finished: Project, folder: Path) -> Path:
+    """Copy the results of a project, and what Snakemake knows of them, to a folder."""
+    for name in ("results", ".snakemake"):
+        shutil.copytree(finished.folder / name, folder / name, symlinks=True)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file of an artifact by name."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".snakemake_timestamp"
+    }
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+def finished_updates(state: Path) -> int:
+    """Return the number of updates that a state of a training tells of."""
+    with state.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return json.loads(header["__metadata__"]["training"])["done"]
+
+
+class Killer:
+    """Removes an artifact of a finished project and has it made anew, with kills in between."""
+
+    def __init__(self, finished: Project, folder: Path, step: str, *, seed: int) -> None:
+        self.step = STEPS[step]
+        self.project = Project(copy_results(finished, folder))
+        results = folder / RESULTS
+        self.target = results / self.step.artifact
+        self.partial = results / "partial" / self.step.artifact
+        self.log = results / "logs" / step / f"{self.step.log}.log"
+        self.expected = contents(self.target)
+        self.random = random.Random(f"{seed} {step}")
+        self.outcome = Outcome()
+
+    def run(self, *, kills: int, by: int = signal.SIGKILL, rounds: int = 10) -> Outcome:
+        """Make the artifact from nothing, as often as it takes until enough kills have counted."""
+        wait = LONGEST_WAIT
+        while self.outcome.kills < kills and self.outcome.rounds < rounds:
+            before = self.outcome.kills
+            self.outcome.rounds += 1
+            self._round(kills - before, by, wait)
+            if self.outcome.kills < before + min(3, kills - before):
+                wait /= 2  # the last unit came too early
+        return self.outcome
+
+    def _round(self, kills: int, by: int, wait: float) -> None:
+        for folder in (self.target, self.partial):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.log.unlink(missing_ok=True)
+        report = self.project.folder / "snakemake.txt"
+        options = [*TINY, "--retries", str(kills + 1), "--", str(RESULTS / self.step.artifact)]
+        with report.open("w") as output:
+            running = subprocess.Popen(
+                self.project.command(*options),
+                cwd=self.project.folder,
+                env=self.project.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self._kill_repeatedly(running, kills, by, wait)
+            assert running.wait(timeout=900) == 0, report.read_text()[-3000:]
+        finally:
+            if running.poll() is None:
+                for process in [*psutil.Process(running.pid).children(recursive=True), running]:
+                    process.kill()
+        made = contents(self.target)
+        names = sorted({*made, *self.expected})
+        self.outcome.altered += [n for n in names if made.get(n) != self.expected.get(n)]
+
+    def _kill_repeatedly(self, running: subprocess.Popen, kills: int, by: int, wait: float) -> None:
+        dead: set[int] = set()
+        units: dict[str, int] = {}
+        for attempt in range(kills + 1):
+            process = self._working(running, dead, resumed=attempt > 0)
+            if attempt:
+                self._count(units)
+            if process is None or attempt == kills:
+                break
+            time.sleep(self.random.uniform(0, wait))
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(by)
+                process.wait(timeout=60)
+            dead.add(process.pid)
+            units = self._units()
+            self.outcome.stopped += "stopped after SIGTERM" in self._text()
+            self.log.unlink(missing_ok=True)  # what stands there next is of the next attempt
+
+    def _working(
+        self, running: subprocess.Popen, dead: set[int], *, resumed: bool
+    ) -> psutil.Process | None:
+        """Wait until the job has found earlier units, or published its first; return its process.
+
+        None says that it was done before that.
+        """
+        while running.poll() is None:
+            process = self._script(running, dead)
+            if RESUMED.search(self._text()) if resumed else self._units():
+                return process
+            time.sleep(0.002)
+        return None
+
+    def _script(self, running: subprocess.Popen, dead: set[int]) -> psutil.Process | None:
+        with suppress(psutil.Error):
+            for process in psutil.Process(running.pid).children(recursive=True):
+                script = "".join(process.cmdline()[1:2])
+                if "/.snakemake/scripts/" in script and process.pid not in dead:
+                    return process
+        return None
+
+    def _count(self, units: dict[str, int]) -> None:
+        """Count the last kill by what the attempt after it says, and compare the units."""
+        said = [(number(x), number(y)) for x, y in RESUMED.findall(self._text())]
+        if not any(0 < done < total for done, total in said):
+            self.outcome.other += 1
+            return
+        self.outcome.kills += 1
+        now = self._units() | self._units(self.target)
+        for name, unit in units.items():
+            if not name.endswith(STATE_NAME):
+                self.outcome.redone += [name] * (name in now and now[name] != unit)
+            elif not any(done % unit == 0 == total % (done // unit) for done, total in said):
+                self.outcome.redone.append(f"{name}: {unit} updates were done, the log has {said}")
+
+    def _units(self, folder: Path | None = None) -> dict[str, int]:
+        """Return the published units: the inode of each, or the updates that a state tells of."""
+        found = {}
+        for root in [folder] if folder else [*self.partial.glob("*")]:
+            for path in root.glob(self.step.units):
+                if not path.name.startswith("."):
+                    try:
+                        is_state = path.name == STATE_NAME
+                        unit = finished_updates(path) if is_state else path.stat().st_ino
+                    except FileNotFoundError:  # it was moved meanwhile
+                        continue
+                    found[path.relative_to(root).as_posix()] = unit
+        return found
+
+    def _text(self) -> str:
+        try:
+            return self.log.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
