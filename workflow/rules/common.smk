@@ -1,6 +1,7 @@
 # Settings and small functions for the rules: scale and command line merged, checked before any
 # job starts. No rules.
 
+import os
 from pathlib import Path
 
 import yaml
@@ -25,6 +26,7 @@ except SettingsError as error:
 config.clear()
 config.update(resolved)
 KNOWN_EXPERIMENTS = sorted(path.stem for path in (ROOT / "workflow/experiments").glob("*.smk"))
+SHARED = bool(os.environ.get("SNAKEMAKE_OUTPUT_CACHE"))  # with --cache: docs/recovery.md
 CONDA = str(ROOT / f"envs/macondo{'' if config['scale'] == 'cpu' else '-gpu'}.yaml")
 
 

@@ -13,6 +13,7 @@ rule train_language_model:
         "<logs>/train_language_model/{model}/seed{seed}.log",
     benchmark:
         "<benchmarks>/train_language_model/{model}/seed{seed}.tsv"
+    cache: SHARED
     priority: LONGEST_PATH
     conda:
         CONDA

@@ -16,6 +16,7 @@ rule build_datastore:
         "<logs>/build_datastore/{datastore}/seed{seed}.log",
     benchmark:
         "<benchmarks>/build_datastore/{datastore}/seed{seed}.tsv"
+    cache: SHARED
     conda:
         CONDA
     threads: config["threads"]["encode"]
@@ -41,6 +42,7 @@ rule build_index:
         "<logs>/build_index/{datastore}/seed{seed}/{index}.log",
     benchmark:
         "<benchmarks>/build_index/{datastore}/seed{seed}/{index}.tsv"
+    cache: SHARED
     conda:
         CONDA
     threads: config["threads"]["search"]

@@ -34,6 +34,7 @@ rule train_tokenizer:
         "<logs>/train_tokenizer/{corpus}.log",
     benchmark:
         "<benchmarks>/train_tokenizer/{corpus}.tsv"
+    cache: SHARED
     priority: LONGEST_PATH
     conda:
         CONDA

@@ -5,6 +5,7 @@ tables, figures and the report, which have none, against the record that ends a 
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -53,8 +54,14 @@ def record_checksums(output: Path, made: Iterable[Path]) -> None:
 
 def _files(made: Iterable[Path]) -> Iterator[Path]:
     for path in sorted(made):
-        inside = path.rglob("*") if path.is_dir() else [path]
-        yield from (p for p in sorted(inside) if p.is_file() and p.name != OF_SNAKEMAKE)
+        inside = walk(path) if path.is_dir() else [path]
+        yield from (p for p in sorted(inside) if p.name != OF_SNAKEMAKE)
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder; links into a cache shared by several runs are followed."""
+    for name, _, files in os.walk(folder, followlinks=True):
+        yield from (Path(name) / file for file in files)
 
 
 def verify(results: Path) -> Verification:
@@ -101,8 +108,8 @@ def verify(results: Path) -> Verification:
 def artifacts_in(results: Path) -> list[Path]:
     """Return the folders of all artifacts; one inside another is part of it."""
     found: list[Path] = []
-    for path in sorted(results.rglob(MANIFEST), key=lambda path: (len(path.parts), path)):
-        folder = path.parent
+    manifests = [path for path in walk(results) if path.name == MANIFEST]
+    for folder in sorted((path.parent for path in manifests), key=lambda f: (len(f.parts), f)):
         checked = folder.relative_to(results).parts[0] not in NOT_CHECKED
         if checked and not any(outer in folder.parents for outer in found):
             found.append(folder)
