@@ -110,7 +110,7 @@ class Killer:
             self.outcome.rounds += 1
             self._round(kills - before, by, wait)
             if self.outcome.kills < before + min(3, kills - before):
-                wait /= 2  # the last unit came too early
+                wait /= 3  # the last unit came before the kill
         return self.outcome
 
     def _round(self, kills: int, by: int, wait: float) -> None:
@@ -163,10 +163,11 @@ class Killer:
 
         None says that it was done before that.
         """
+        process = None
         while running.poll() is None:
-            process = self._script(running, dead)
+            process = process or self._script(running, dead)
             if RESUMED.search(self._text()) if resumed else self._units():
-                return process
+                return process if process and process.is_running() else None
             time.sleep(0.002)
         return None
 

@@ -1,15 +1,24 @@
 """Stop every long step at random moments, let Snakemake go on, and get the same bytes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
+from fnmatch import fnmatch
 
 import pytest
-from faults import RESULTS, STEPS, Killer, copy_results
+from faults import RESULTS, STEPS, Killer, contents, copy_results
 from workflow_project import TINY, Project
 
 SEED = 20_240_611  # of the moments
+# Free bytes at which some units fit and not all: files of the result, and times their size. The
+# state of a training is 3 times its weights, and the next one is written beside the last.
+ROOM = {
+    "build_datastore": ("*", 0.5),
+    "search_neighbors": ("*", 0.5),
+    "train_language_model": ("model.safetensors", 4.5),
+}
 
 
 @pytest.mark.slow
@@ -40,8 +49,9 @@ def test_after_a_kill_of_snakemake_itself_unlock_and_the_same_command_are_enough
     finished, tmp_path
 ):
     project = Project(copy_results(finished, tmp_path))
-    for artifact in ("datastores/base/seed0", "tables/knn_perplexity.csv"):
-        subprocess.run(["rm", "-r", str(tmp_path / RESULTS / artifact)], check=True)
+    for artifact in ("datastores/base/seed0", "neighbors/base/seed0/exact"):
+        shutil.rmtree(tmp_path / RESULTS / artifact)
+    (tmp_path / RESULTS / "tables/knn_perplexity.csv").unlink()
     command = [*TINY, "--", str(RESULTS / "tables/knn_perplexity.csv")]
     running = subprocess.Popen(
         project.command(*command),
@@ -68,3 +78,45 @@ def test_after_a_kill_of_snakemake_itself_unlock_and_the_same_command_are_enough
     assert "tokens were done before" in log
     table = RESULTS / "tables/knn_perplexity.csv"
     assert (tmp_path / table).read_bytes() == (finished.folder / table).read_bytes()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system whose size can be changed: a function of bytes beyond what is used."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400m", "none", str(folder)]
+    if os.geteuid() or shutil.which("mount") is None or subprocess.run(mount).returncode:
+        pytest.skip("a small file system cannot be mounted here: it takes root on Linux")
+
+    def resize(free: int) -> None:
+        size = shutil.disk_usage(folder).used + free
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+    yield folder, resize
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ROOM)
+def test_a_full_disk_is_named_and_the_step_goes_on_when_there_is_room(finished, small_disk, step):
+    folder, resize = small_disk
+    artifact = RESULTS / STEPS[step].artifact
+    expected = contents(finished.folder / artifact)
+    project = Project(copy_results(finished, folder))
+    shutil.rmtree(folder / artifact)
+    pattern, times = ROOM[step]
+    size = sum(len(content) for name, content in expected.items() if fnmatch(name, pattern))
+    resize(int(times * size))
+
+    full = project.snakemake(*TINY, "--", str(artifact), check=False)
+    resize(200 << 20)
+    project.snakemake(*TINY, "--", str(artifact))
+
+    assert full.returncode != 0
+    assert "the disk is full while writing" in full.stdout
+    assert (
+        "were done before"
+        in (folder / RESULTS / "logs" / step / f"{STEPS[step].log}.log").read_text()
+    )
+    assert contents(folder / artifact) == expected

@@ -27,6 +27,7 @@ from knnlm.runtime.artifacts import (
 )
 from knnlm.runtime.logs import LOGGER, Progress
 from knnlm.runtime.seeds import derive_seed, numpy_generator
+from knnlm.runtime.signals import stop_if_asked
 
 ENGINES = ("exact", "ivf_flat", "ivfpq")
 INDEX = "index.faiss"
@@ -57,7 +58,11 @@ def build_index(
     partial = partial_folder(output, fingerprint)
     contents = {"engine": index["engine"], "n_entries": store.n_entries, "dim": store.dim}
     if index["engine"] != "exact":
+        clustered = (partial / TRAINED).is_file()
+        stages = Progress("index", total=2, unit="stages", done=int(clustered))
         trained = _trained(partial / TRAINED, store, index, seed=seed)
+        stages.update(1, "clustering is done")
+        stop_if_asked()
         progress = Progress("index", total=store.n_entries, unit="keys")
         for start, keys in store.slices():
             trained.add(keys)

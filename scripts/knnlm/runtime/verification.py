@@ -59,9 +59,9 @@ def _files(made: Iterable[Path]) -> Iterator[Path]:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder; links into a cache shared by several runs are followed."""
+    """Yield every file below a folder; links into a shared cache are followed."""
     for name, _, files in os.walk(folder, followlinks=True):
-        yield from (Path(name) / file for file in files)
+        yield from (path for path in (Path(name) / file for file in files) if path.is_file())
 
 
 def verify(results: Path) -> Verification:
