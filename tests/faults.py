@@ -102,10 +102,10 @@ class Killer:
         self.random = random.Random(f"{seed} {step}")
         self.outcome = Outcome()
 
-    def run(self, *, kills: int, by: int = signal.SIGKILL, rounds: int = 10) -> Outcome:
+    def run(self, *, kills: int, by: int = signal.SIGKILL) -> Outcome:
         """Make the artifact from nothing, as often as it takes until enough kills have counted."""
-        wait = LONGEST_WAIT
-        while self.outcome.kills < kills and self.outcome.rounds < rounds:
+        wait, most_rounds = LONGEST_WAIT, 10 + 2 * kills
+        while self.outcome.kills < kills and self.outcome.rounds < most_rounds:
             before = self.outcome.kills
             self.outcome.rounds += 1
             self._round(kills - before, by, wait)
