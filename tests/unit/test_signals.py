@@ -1,4 +1,4 @@
-"""SIGTERM to a real process: it stops between two units, at once only when asked twice."""
+"""SIGTERM to a real process: it stops between two units, in one only when asked again."""
 
 import signal
 import subprocess
@@ -62,12 +62,24 @@ def test_a_job_finishes_the_unit_in_hand_and_fails(job):
     assert text.rstrip().endswith("the same command goes on from here")
 
 
-def test_a_second_sigterm_kills_at_once(job):
+def test_the_echo_of_a_launcher_does_not_kill_what_slurm_has_asked_to_stop(job):
+    process, log = job(units=1000, seconds=0.5)
+
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+
+    assert process.wait(timeout=20) == signals.EXIT_CODE
+    assert "unit 0 is whole" in log.read_text()
+
+
+def test_a_second_sigterm_kills(job):
     process, log = job(units=1, seconds=60)
 
     process.send_signal(signal.SIGTERM)
     while "SIGTERM" not in log.read_text():
         time.sleep(0.01)
+    time.sleep(signals.ECHO + 0.2)
     process.send_signal(signal.SIGTERM)
 
     assert process.wait(timeout=20) == -signal.SIGTERM

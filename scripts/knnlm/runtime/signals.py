@@ -1,12 +1,13 @@
 """SIGTERM, the warning that SLURM sends before it kills: finish the unit in hand, then leave.
 
 The first SIGTERM only sets a flag. A long step asks for it wherever a kill would cost it nothing,
-between two units, and leaves there; a step without units runs to its end. The second SIGTERM, and
-SIGKILL at any time, kill at once: what was published by then is kept as well.
+between two units, and leaves there; a step without units runs to its end. A later SIGTERM, and
+SIGKILL at any time, kill: what was published by then is kept as well.
 """
 
 import os
 import signal
+import time
 from types import FrameType
 from typing import NoReturn
 
@@ -15,26 +16,33 @@ from knnlm.runtime.logs import LOGGER
 EXIT_CODE = 128 + signal.SIGTERM  # as of a process that the signal killed
 NOTICE = b"SIGTERM: this job will stop after the unit in hand; a second one kills it\n"
 
-_asked = False
+# SLURM signals every process of a job, and a launcher among them passes it on to its children: what
+# comes this soon after the first is the same request. In seconds.
+ECHO = 3.0
+
+_asked_at: float | None = None
 
 
 def listen() -> None:
     """From now on let the first SIGTERM ask the job to stop instead of killing it."""
-    global _asked
-    _asked = False
+    global _asked_at
+    _asked_at = None
     signal.signal(signal.SIGTERM, _note)
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    global _asked
-    _asked = True
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.write(2, NOTICE)  # a handler may have interrupted a write of the log
+    global _asked_at
+    if _asked_at is None:
+        _asked_at = time.monotonic()
+        os.write(2, NOTICE)  # a handler may have interrupted a write of the log
+    elif time.monotonic() - _asked_at > ECHO:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def stop_is_asked() -> bool:
     """Return whether this process was sent SIGTERM since `listen`."""
-    return _asked
+    return _asked_at is not None
 
 
 def stop_if_asked() -> None:
@@ -43,7 +51,7 @@ def stop_if_asked() -> None:
     Raises:
         SystemExit: with a code that makes Snakemake run the job again next time.
     """
-    if _asked:
+    if stop_is_asked():
         stop()
 
 
