@@ -23,6 +23,9 @@ lint: ## form: ruff, snakefmt and the linter of Snakemake
 bench: ## speed against peers and bounds, into docs/measurements/benchmarks.md
 	@$(SETUP) && $(ENTER) && python benchmarks/write_page.py
 
+readme: ## record the verdicts of the cpu run and render them in README.md
+	@$(SETUP) && $(ENTER) && PYTHONPATH=scripts python -m knnlm.evidence.readme results/cpu-gazetteer
+
 lock: ## compile envs/constraints.txt from the lists beside it; known pins stay
 	@$(SETUP) && $(ENTER) && uv pip compile --quiet --universal --python-version 3.11 --no-header envs/requirements.in envs/requirements-test.in --output-file envs/constraints.txt
 
