@@ -29,7 +29,7 @@ def read_back(project: Project, *arguments: str) -> dict:
     done = subprocess.run(
         [sys.executable, "-c", READ_BACK, *arguments],
         cwd=project.folder,
-        env=project.environment,
+        env=project.environment | {"PYTHONHASHSEED": "0"},  # sets are printed in one order
         text=True,
         capture_output=True,
         check=True,
