@@ -49,12 +49,3 @@ rule all:
         rules.checksums.input,
         rules.checksums.output,
     localrule: True
-
-
-onsuccess:
-    from scripts.knnlm.evidence.verdict import print_verdicts
-
-    if any(job.rule.name == "claims" for job in workflow.dag.jobs):
-        print_verdicts(Path(f"results/{config['run']}/tables/claims.csv"))
-    print(f"Tables: results/{config['run']}/tables  Figures: results/{config['run']}/figures")
-    print(f"Report: results/{config['run']}/report/index.html")

@@ -92,7 +92,7 @@ def test_published_numbers_stand_beside_ours(finished):
 def test_a_changed_claim_reruns_the_claims_and_the_report(edited):
     edit(edited, changed(margin=-1))
 
-    assert edited.jobs(*TINY, "all") == {"claims", "report", "all"}
+    assert edited.jobs(*TINY, "all") == {"claims", "report", "checksums", "all"}
 
 
 def test_a_bad_claim_stops_the_run_with_its_name(edited):

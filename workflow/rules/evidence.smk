@@ -106,3 +106,12 @@ rule report:
         settings=config["report"],
     script:
         "../../scripts/write_report.py"
+
+
+onsuccess:
+    from scripts.knnlm.evidence.verdict import print_verdicts
+
+    if any(job.rule.name == "claims" for job in workflow.dag.jobs):
+        print_verdicts(Path(f"results/{config['run']}/tables/claims.csv"))
+    print(f"Tables: results/{config['run']}/tables  Figures: results/{config['run']}/figures")
+    print(f"Report: results/{config['run']}/report/index.html")
