@@ -38,6 +38,23 @@ def test_a_manifest_lists_every_file_with_its_size_and_checksum(tmp_path):
     assert recorded["sha256"] == artifacts.sha256_file(folder / "values.npy")
 
 
+def test_what_a_killed_writer_left_is_no_part_of_an_artifact(tmp_path):
+    folder = make_artifact(tmp_path / "whole")
+    killed = tmp_path / "killed"
+    (killed / "inner").mkdir(parents=True)
+    for name in (".tmp4MZofB", ".values.npy.part", "inner/.tmpXyz"):
+        (killed / name).write_text("half")
+
+    make_artifact(killed)
+
+    assert sorted(path.name for path in killed.rglob("*") if path.is_file()) == [
+        "manifest.json",
+        "values.npy",
+    ]
+    identities = [artifacts.identity(path, kind="datastore") for path in (folder, killed)]
+    assert identities[0] == identities[1]
+
+
 def test_a_folder_without_a_manifest_is_not_an_artifact(tmp_path):
     with pytest.raises(ArtifactError, match=r"no readable manifest\.json.*not a whole datastore"):
         artifacts.read_manifest(tmp_path, kind="datastore")

@@ -137,6 +137,8 @@ def write_manifest(
 ) -> None:
     """Write the manifest of a finished folder, listing every file in it.
 
+    Files whose names begin with a dot are removed: writers that were killed left them.
+
     Args:
         folder: the artifact; all its files are final.
         kind: what it is, such as "datastore".
@@ -146,10 +148,12 @@ def write_manifest(
         checksums: known SHA-256 by relative path, so that big files are not read again.
     """
     known = checksums or {}
+    for leftover in [path for path in folder.rglob(".*") if path.is_file()]:
+        leftover.unlink()  # of a writer that was killed: safetensors' is .tmp and some letters
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST and not path.name.endswith(".part"):
+        if path.is_file() and name != MANIFEST:
             files[name] = {
                 "bytes": path.stat().st_size,
                 "sha256": known.get(name) or sha256_file(path),
