@@ -142,7 +142,7 @@ class Killer:
         dead: set[int] = set()
         units: dict[str, int] = {}
         for attempt in range(kills + 1):
-            process = self._working(running, dead, resumed=attempt > 0)
+            process = self._working(running, dead, units if attempt else None)
             if attempt:
                 self._count(units)
             if process is None or attempt == kills:
@@ -157,16 +157,22 @@ class Killer:
             self.log.unlink(missing_ok=True)  # what stands there next is of the next attempt
 
     def _working(
-        self, running: subprocess.Popen, dead: set[int], *, resumed: bool
+        self, running: subprocess.Popen, dead: set[int], units: dict[str, int] | None
     ) -> psutil.Process | None:
-        """Wait until the job has found earlier units, or published its first; return its process.
+        """Wait until the job has gone on from earlier units, or published its first.
 
-        None says that it was done before that.
+        Args:
+            running: Snakemake.
+            dead: processes of earlier attempts.
+            units: what the last attempt left; None for the first.
+
+        Returns:
+            The job's process; None says that it was done before that.
         """
         process = None
         while running.poll() is None:
             process = process or self._script(running, dead)
-            if RESUMED.search(self._text()) if resumed else self._units():
+            if self._units() if units is None else self._said() and not self._untold(units):
                 return process if process and process.is_running() else None
             time.sleep(0.002)
         return None
@@ -181,7 +187,7 @@ class Killer:
 
     def _count(self, units: dict[str, int]) -> None:
         """Count the last kill by what the attempt after it says, and compare the units."""
-        said = [(number(x), number(y)) for x, y in RESUMED.findall(self._text())]
+        said = self._said()
         if not any(0 < done < total for done, total in said):
             self.outcome.other += 1
             return
@@ -190,8 +196,23 @@ class Killer:
         for name, unit in units.items():
             if not name.endswith(STATE_NAME):
                 self.outcome.redone += [name] * (name in now and now[name] != unit)
-            elif not any(done % unit == 0 == total % (done // unit) for done, total in said):
-                self.outcome.redone.append(f"{name}: {unit} updates were done, the log has {said}")
+        for name in self._untold(units):
+            told = f"{name}: {units[name]} updates were done, the log has {said}"
+            self.outcome.redone.append(told)
+
+    def _said(self) -> list[tuple[int, int]]:
+        """Return what was done before and how much there is to do, of each line that tells it."""
+        return [(number(x), number(y)) for x, y in RESUMED.findall(self._text())]
+
+    def _untold(self, units: dict[str, int]) -> list[str]:
+        """Return the states of trainings that the log does not tell of having gone on from."""
+        said = self._said()
+        return [
+            name
+            for name, unit in units.items()
+            if name.endswith(STATE_NAME)
+            and not any(done % unit == 0 == total % (done // unit) for done, total in said)
+        ]
 
     def _units(self, folder: Path | None = None) -> dict[str, int]:
         """Return the published units: the inode of each, or the updates that a state tells of."""

@@ -23,7 +23,8 @@ RESULTS = Path("results/tiny")
 MODELS = ["base", "narrow", "wide"]
 SLURM_LOGS = Path(".snakemake/slurm_logs")
 SAID_BY_SLURM = {"cancelled": "CANCELLED AT", "out of time": "DUE TO TIME LIMIT"}
-WALL_CLOCK = {"cost.csv", "environment.json", "checksums.json"}  # these tell of a machine and its hours
+# These tell of a machine and its hours.
+WALL_CLOCK = {"cost.csv", "environment.json", "checksums.json"}
 
 
 class SlurmProject(Project):
