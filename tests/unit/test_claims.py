@@ -35,7 +35,7 @@ def claim(**changes):
         "of": KNN,
         "relation": "below",
         "margin": 0,
-        "margin_source": "sign",
+        "margin_source": "the claim is a direction",
     }
     return {key: value for key, value in (good | changes).items() if value is not None}
 
@@ -211,6 +211,7 @@ def test_a_block_that_names_what_does_not_exist_is_an_error_that_names_the_claim
     [
         ({"relation": "beneath"}, "'beneath' is not one of"),
         ({"margin_source": None}, "'margin_source' is a required property"),
+        ({"margin_source": "by eye"}, "'by eye' does not match"),
         ({"margin": [0, 1]}, "is not of type 'number'"),
         ({"relation": "within"}, "is not of type 'array'"),
         ({"scales": ["cpu"]}, "'needs' is a dependency"),
@@ -317,5 +318,33 @@ def test_their_share_of_the_gap_is_that_of_the_printed_perplexities(name, row):
 
 def test_a_direction_has_its_margin_at_no_difference():
     for block in read_claims(DATA / "claims.yaml"):
-        if "direction" in block["margin_source"]:
-            assert block["margin"] == (1 if "over" in block else 0)
+        if block["margin_source"].startswith("the claim is a direction"):
+            shares = block["of"]["metric"] == "share_of_gap"  # from 0, the LM, to 1, the kNN-LM
+            assert block["margin"] == (1 if "over" in block else 0.5 if shares else 0)
+
+
+def test_only_what_was_never_run_has_a_margin_that_was_committed_before_the_first_run():
+    blocks = read_claims(DATA / "claims.yaml")
+    committed = [b for b in blocks if b["margin_source"].startswith("committed before")]
+
+    assert committed
+    assert all(block["scales"] == ["paper"] and "needs" in block for block in committed)
+
+
+@pytest.mark.parametrize(
+    ("id_", "row"),
+    [
+        ("optimum_has_the_perplexity_of_knn", "projection to f"),
+        ("projection_to_f_has_the_perplexity_of_knn", "projection to f"),
+        ("projection_to_f_g_has_the_perplexity_of_knn", "projection to f and the last MLP"),
+    ],
+)
+def test_similar_means_as_near_as_what_the_paper_calls_similar(id_, row):
+    printed = read_published(DATA / "published.csv")
+    printed = printed[printed["exhibit"] == "Table 1 (WikiText)"].set_index("row")["value"]
+    missed = abs(printed[row] - printed["kNN-LM"]) / (printed["LM"] - printed["kNN-LM"])
+    margins = {block["id"]: block["margin"] for block in read_claims(DATA / "claims.yaml")}
+
+    assert margins[id_] == pytest.approx([1 - missed, 1 + missed], abs=1e-3)
+    if row.endswith("MLP"):
+        assert margins["projection_brings_the_kl_down"] == pytest.approx(missed, abs=1e-3)
