@@ -10,6 +10,7 @@ from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import COLUMNS, read_table, select, write_table
 from knnlm.experiments.knn_perplexity import evaluate_knn_perplexity
 from knnlm.experiments.knn_perplexity_figure import draw_knn_perplexity
+from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
 from knnlm.runtime.artifacts import ArtifactError, identity, save_array, write_manifest
 from knnlm.runtime.seeds import numpy_generator
@@ -337,6 +338,22 @@ def test_curves_pass_through_the_tuned_point_which_is_their_lowest(tables):
         assert curve["value"].min() == tuned["value"]
         assert (curve[others] == tuned[others]).all(axis=None)
         assert curve[varied].is_monotonic_increasing
+
+
+def test_levels_of_validation_have_the_intervals_of_resampled_documents(tables, tmp_path):
+    curves = select(tables[1], seed="0")
+    lm = load_queries(write_inputs(tmp_path, seeds=SEEDS, generated=True)["queries"][0])
+    document = np.unique(lm.documents, return_inverse=True)[1]
+    nll = np.bincount(document, weights=-lm.lm_log_probs)
+    counts = np.bincount(document)
+    draws = np.random.default_rng(1).integers(len(counts), size=(4000, len(counts)))
+    means = nll[draws].sum(1) / counts[draws].sum(1)
+    expected = np.exp(np.quantile(means, [0.025, 0.975]))
+    level = select(curves, method="lm").iloc[0]
+
+    assert (curves["ci_low"] < curves["value"]).all()
+    assert (curves["value"] < curves["ci_high"]).all()
+    assert level[["ci_low", "ci_high"]].to_list() == pytest.approx(list(expected), rel=0.03)
 
 
 def test_the_figure_is_drawn_from_the_curves_alone(tables, tmp_path):

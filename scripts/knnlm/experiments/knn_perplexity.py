@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from knnlm.evidence.intervals import DocumentBootstrap
-from knnlm.evidence.metrics import hits_at_k, perplexity_per_token
+from knnlm.evidence.metrics import hits_at_k
 from knnlm.evidence.references import reference_rows, told_rows
 from knnlm.evidence.scored_text import Row, ScoredText
 from knnlm.evidence.tables import means_over_seeds, tidy
@@ -27,8 +27,9 @@ from knnlm.evidence.token_classes import (
     word_masks,
     words_of_tokens,
 )
+from knnlm.experiments.knn_perplexity_curves import COORDINATES, Validation
 from knnlm.lm.scoring import Queries, load_queries
-from knnlm.retrieval.neighbors import load_neighbors
+from knnlm.retrieval.neighbors import Neighbors, load_neighbors
 from knnlm.retrieval.tuning import Point, Tuning, nll_at, tune
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
 from knnlm.runtime.logs import LOGGER
@@ -37,7 +38,6 @@ from knnlm.text.tokens import load_tokens
 
 EXPERIMENT = "knn_perplexity"
 SPLITS = ("validation", "test")
-COORDINATES = ("k", "temperature", "lmbda")
 
 
 def evaluate_knn_perplexity(
@@ -92,16 +92,20 @@ def evaluate_knn_perplexity(
         )
         run.require_same_positions()
         rows += run.lm_rows()
-        curves += run.levels()
+        validation = Validation.of(run.lm["validation"], settings["bootstrap"])
+        curves += run.levels(validation)
         for index in settings["indexes"]:
             LOGGER.info("seed %s, index %s: tuning on validation", seed, index)
             folders = {split: found[seed, index, split] for split in SPLITS}
             for split in SPLITS:
                 origin = identity(scored[seed, split], kind="queries")
                 require_origin(folders[split], kind="neighbors", role="queries", expected=origin)
-            tuning, index_rows = run.index_rows(index, folders)
-            rows += index_rows
-            curves += run.curves(index, tuning) if index == settings["index"] else []
+            on_validation = load_neighbors(folders["validation"])
+            tuning = run.tune(on_validation)
+            rows += run.index_rows(index, tuning, folders["test"])
+            if index == settings["index"]:
+                names = run.knn_names("validation", "")
+                curves += validation.curves(names, index, tuning, on_validation)
     names = {"experiment": EXPERIMENT, "corpus": corpus, "split": "test"}
     rows += reference_rows(names, text, tokens, bootstrap=settings["bootstrap"])
     rows += told_rows(names, text)
@@ -123,6 +127,11 @@ class Run:
     classes: Mapping[str, NDArray[np.bool_]]
 
     @property
+    def lm_names(self) -> dict[str, Any]:
+        """The names of the LM's rows."""
+        return {**self.names, "method": "lm"}
+
+    @property
     def control_names(self) -> dict[str, Any]:
         """The names of the control's rows."""
         return {**self.names, "model": self.settings["control"], "method": "control"}
@@ -140,7 +149,7 @@ class Run:
     def lm_rows(self) -> list[Row]:
         """Return the rows of the LM and of the control on test."""
         lm_nll, control_nll = -self.lm["test"].lm_log_probs, -self.control["test"].lm_log_probs
-        lm = {**self.names, "split": "test", "method": "lm"}
+        lm = self.lm_names | {"split": "test"}
         control = self.control_names | {"split": "test"}
         return [
             *self.shared.perplexities(lm, lm_nll),
@@ -149,20 +158,36 @@ class Run:
             *self.class_rows(control, control_nll - lm_nll),
         ]
 
-    def index_rows(self, index: str, folders: Mapping[str, Path]) -> tuple[Tuning, list[Row]]:
-        """Return how one index was tuned on validation, and its rows on test."""
-        found = load_neighbors(folders["validation"])
+    def tune(self, found: Neighbors) -> Tuning:
+        """Score the neighbors that an index found for validation at every point of the grid."""
         lm = self.lm["validation"]
-        tuning = tune(
+        return tune(
             found.distances,
             found.values,
             lm.targets,
             lm.lm_log_probs,
             grid=self.settings["grid"],
         )
-        found, lm = load_neighbors(folders["test"]), self.lm["test"]
+
+    def levels(self, validation: Validation) -> list[Row]:
+        """Return perplexity of the LM and the control on validation, for the curves."""
+        names = {"lm": self.lm_names, "control": self.control_names}
+        return [
+            validation.level(names[method], -scored["validation"].lm_log_probs)
+            for method, scored in (("lm", self.lm), ("control", self.control))
+        ]
+
+    def index_rows(self, index: str, tuning: Tuning, folder: Path) -> list[Row]:
+        """Return how one index was tuned on validation, and its rows on test.
+
+        Args:
+            index: its name.
+            tuning: its grid on validation.
+            folder: of the neighbors that it found for test.
+        """
+        found, lm = load_neighbors(folder), self.lm["test"]
         lm_nll, control_nll = -lm.lm_log_probs, -self.control["test"].lm_log_probs
-        rows = [*self.tuned_rows(index, tuning), self.recall_row(index, folders["test"])]
+        rows = [*self.tuned_rows(index, tuning), self.recall_row(index, folder)]
         for name, point in self.points(tuning).items():
             nll = nll_at(point, found.distances, found.values, lm.targets, lm.lm_log_probs)
             names = self.knn_names("test", f"{index}/{name}")
@@ -174,7 +199,7 @@ class Run:
         for k in self.settings["grid"]["k"]:
             hits = hits_at_k(found.values, lm.targets, k=k)
             rows.append(self.shared.share(self.knn_names("test", index), f"hits_at_{k}", hits))
-        return tuning, rows
+        return rows
 
     def points(self, tuning: Tuning) -> dict[str, Point]:
         """Return the settings that are reported on test, by name."""
@@ -222,33 +247,6 @@ class Run:
         n = searched["recall_queries"]
         measured = {"metric": "recall", "value": searched["recall"], "n": n, "unit": "share"}
         return self.knn_names("test", index) | measured
-
-    def levels(self) -> list[Row]:
-        """Return perplexity of the LM and the control on validation, for the curves."""
-        names = {"lm": {**self.names, "method": "lm"}, "control": self.control_names}
-        queries = {"lm": self.lm["validation"], "control": self.control["validation"]}
-        return [
-            names[method]
-            | {"split": "validation", "metric": "perplexity_per_token", "unit": "perplexity"}
-            | {"value": perplexity_per_token(-scored.lm_log_probs), "n": len(scored.targets)}
-            for method, scored in queries.items()
-        ]
-
-    def curves(self, index: str, tuning: Tuning) -> list[Row]:
-        """Return perplexity on validation along k, temperature and lmbda through the best point."""
-        axes = (tuning.ks, tuning.temperatures, tuning.lmbdas)
-        points = [(f"{index}/tuned", tuning.best)]
-        for axis, varied in enumerate(COORDINATES):
-            for i in range(len(axes[axis])):
-                place = (*tuning.best[:axis], i, *tuning.best[axis + 1 :])
-                points.append((f"{index}/over {varied}", place))
-        return [
-            self.knn_names("validation", setting)
-            | {"metric": "perplexity_per_token", "value": float(np.exp(tuning.nll[place]))}
-            | {"n": len(self.lm["validation"].targets), "unit": "perplexity"}
-            | {name: axes[axis][place[axis]] for axis, name in enumerate(COORDINATES)}
-            for setting, place in points
-        ]
 
 
 def _require_one_corpus(text: Path, tokens: Path, queries: Sequence[Path]) -> None:

@@ -9,6 +9,7 @@ from knnlm.evidence.plotting import COLORS, FULL_WIDTH, LABELS, Label, label_rig
 from knnlm.evidence.tables import select
 
 HEIGHT = 2.6  # inches
+BAND = 0.15  # opacity
 HEADROOM = 0.12  # of the range from the lowest to the highest level, above and below
 # axis label, and scale: temperature grows tenfold from tick to tick, k fourfold
 PANELS = {
@@ -22,8 +23,9 @@ def draw_knn_perplexity(curves: pd.DataFrame) -> Figure:
     """Return three panels that share the axis of perplexity per token on validation.
 
     Along each panel one setting varies and the two others stay at their tuned values; a dot marks
-    the tuned point, lines mark the LM and the LM that was trained longer. One curve an LM seed;
-    levels are means over seeds. Where a curve is far worse than the LM it leaves the panel.
+    the tuned point, lines mark the LM and the LM that was trained longer. One curve an LM seed,
+    with the band of its intervals; levels are means over seeds. Where a curve is far worse than
+    the LM it leaves the panel.
 
     Args:
         curves: the second table of `evaluate_knn_perplexity`.
@@ -51,6 +53,8 @@ def _draw_panel(axes: Axes, varied: str, curves: pd.DataFrame, tuned: pd.DataFra
     along = curves[curves["setting"].str.endswith(f"/over {varied}")]
     for _, curve in along.groupby("seed"):
         axes.plot(curve[varied], curve["value"], color=COLORS["knn_lm"])
+        ends = (curve[varied], curve["ci_low"], curve["ci_high"])
+        axes.fill_between(*ends, color=COLORS["knn_lm"], alpha=BAND, linewidth=0)
     label, scale = PANELS[varied]
     axes.set_xscale(**scale)
     axes.minorticks_off()
