@@ -26,6 +26,7 @@ if __name__ == "__main__":
             "runtime": snakemake.resources.get("limit_runtime"),
             "gpu": snakemake.resources.get("limit_gpu"),
         },
+        asked=snakemake.params.asked,
         target=snakemake.params.target,
         terminal=terminal,
     )

@@ -18,7 +18,7 @@ from knnlm.runtime.plan_needs import MODELS, Need
 from knnlm.runtime.plan_report import exceeded
 from knnlm.runtime.plan_resources import need_of, resources
 from knnlm.runtime.plan_sizes import parameters, text_bytes, tokens
-from knnlm.runtime.plan_work import Machine, Work, product
+from knnlm.runtime.plan_work import GPU_EFFICIENCY, Machine, Work, product
 from knnlm.runtime.settings import deep_merge, resolve
 
 ROOT = Path(__file__).parents[2]
@@ -217,8 +217,25 @@ def test_a_gpu_is_faster_and_holds_what_a_cpu_holds_in_memory():
     config = settings_of(scale="paper")
     need = need_of(config, "train_language_model", WILDCARDS)
 
-    assert H200.seconds(need.work, gpu=True, half=True) < NODE.seconds(need.work, threads=32) / 20
+    assert H200.seconds(need.work, gpus=1, half=True) < NODE.seconds(need.work, threads=32) / 20
     assert need.process_memory(on_gpu=True) < need.process_memory(on_gpu=False)
+
+
+def test_several_gpus_share_a_training_and_nothing_else_and_no_more_than_there_are():
+    config = settings_of(scale="paper")
+    asked = {"train_language_model": 8, "score_queries": 8}
+    jobs = [Job(rule, WILDCARDS, (), (f"{rule}.txt",), 1, {}) for rule in asked]
+    plan = Plan(config, jobs, [Cluster(1, H200), Cluster(8, H200)], asked)
+    (alone, scoring), (together, scoring_too) = map(plan.seconds, plan.hardware)
+    table = plan.table().set_index("rule")
+
+    work = alone - H200.start_torch - plan.needs[0].work.written / H200.written
+    assert alone - together == pytest.approx(work * (1 - 1 / (1 + GPU_EFFICIENCY * 7)), rel=0.01)
+    assert scoring == scoring_too
+    assert plan.gpus == [8, 1]
+    assert table.loc["train_language_model", "gpu"] == 8
+    assert table.loc["total", "hours_h200"] > table.loc["total", "hours_8 x h200"]
+    assert "asks for 8 GPUs, the limit is 2" in "\n".join(exceeded(plan, {"gpu": 2}))
 
 
 def test_a_longer_training_is_planned_from_the_trunk_of_the_shorter():
@@ -238,7 +255,7 @@ def test_the_critical_path_is_the_longest_chain():
     plan = planned(seconds, jobs, settings_of())
 
     assert predecessors(jobs) == [[], [0], [0], [1, 2]]
-    assert plan.critical_path(machine()) == (10, ["a/0", "b/0", "d/0"])
+    assert plan.critical_path(Cluster(1, machine())) == (10, ["a/0", "b/0", "d/0"])
     assert plan.wall_seconds(Cluster(1, machine(cores=1))) == 12
     assert plan.wall_seconds(Cluster(1, machine(cores=2))) == 10
     assert plan.wall_seconds(Cluster(2, machine(cores=1))) == 10

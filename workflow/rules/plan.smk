@@ -9,10 +9,12 @@ from knnlm.runtime.plan_work import Machine
 
 HARDWARE = yaml.safe_load((ROOT / "data/hardware.yaml").read_text())
 HARDWARE_OF_SCALE = Machine.of("", HARDWARE["node" if config["scale"] == "cpu" else "h100"])
-LIMITS = workflow.resource_settings.overwrite_resources.get("plan", {})  # of the profile
+OF_PROFILE = workflow.resource_settings.overwrite_resources
+LIMITS = OF_PROFILE.get("plan", {})
 LONGEST_JOB = LIMITS["limit_runtime"].value if "limit_runtime" in LIMITS else None
+GPUS_ASKED = {name: one["gpu"].value for name, one in OF_PROFILE.items() if "gpu" in one}
 # mem_mb, runtime, disk_mb and gpu of any rule, as functions of the config and the attempt.
-NEEDS = resources_of(config, HARDWARE_OF_SCALE, longest=LONGEST_JOB)
+NEEDS = resources_of(config, HARDWARE_OF_SCALE, longest=LONGEST_JOB, gpus=GPUS_ASKED)
 PLANNED_ON = {"cpu": "this, node", "gpu": "this, h100, h200", "paper": "h200, h200x8, 8 x h200x8"}
 
 
@@ -55,6 +57,7 @@ rule plan:
         plan=f"results/{config['run']}/tables/plan.csv",
         snakefile=str(ROOT / "Snakefile"),
         config=config,
+        asked=GPUS_ASKED,
         target="all",
     script:
         "../../scripts/plan.py"

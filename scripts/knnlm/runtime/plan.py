@@ -7,7 +7,7 @@ those of this machine, measured beforehand, and of the machines in data/hardware
 import heapq
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import yaml
 from knnlm.runtime.artifacts import atomic_path
 from knnlm.runtime.plan_dag import Job, in_order, predecessors
 from knnlm.runtime.plan_needs import Config, Need
-from knnlm.runtime.plan_resources import need_of, seconds_of, threads_of
+from knnlm.runtime.plan_resources import gpus_of, need_of, seconds_of, threads_of
 from knnlm.runtime.plan_work import Machine
 
 GB, HOUR = 1e9, 3600.0
@@ -37,6 +37,11 @@ class Cluster:
     def name(self) -> str:
         """The name of the machine, with the number of nodes if there are several."""
         return self.machine.name if self.nodes == 1 else f"{self.nodes} x {self.machine.name}"
+
+    @property
+    def gpus(self) -> int:
+        """The GPUs of all nodes."""
+        return self.nodes * self.machine.gpus
 
 
 def clusters(names: str, machines: Mapping[str, Machine]) -> list[Cluster]:
@@ -64,6 +69,7 @@ class Plan:
     config: Config
     jobs: Sequence[Job]
     hardware: Sequence[Cluster]
+    asked: Mapping[str, int] = field(default_factory=dict)  # GPUs of a job of a rule, if several
 
     @cached_property
     def needs(self) -> list[Need]:
@@ -74,22 +80,38 @@ class Plan:
         """Return the bytes of the process of a job."""
         return need.process_memory(on_gpu=need.on_gpu(self.config))
 
-    def seconds(self, machine: Machine) -> list[float]:
-        """Return the estimated seconds of each job."""
-        return [seconds_of(self.config, need, machine) for need in self.needs]
+    def seconds(self, cluster: Cluster) -> list[float]:
+        """Return the estimated seconds of each job, with no more GPUs than there are."""
+        return [
+            seconds_of(self.config, need, cluster.machine, gpus=self._share(job, cluster))
+            for job, need in zip(self.jobs, self.needs, strict=True)
+        ]
+
+    def _share(self, job: Job, cluster: Cluster) -> int:
+        return max(1, min(self.asked.get(job.rule, 1), cluster.gpus))
+
+    @cached_property
+    def gpus(self) -> list[int]:
+        """The GPUs of each job."""
+        return [
+            gpus_of(self.config, need, self.asked.get(job.rule, 1))
+            for job, need in zip(self.jobs, self.needs, strict=True)
+        ]
 
     def table(self) -> pd.DataFrame:
         """Return a row for each rule, in the order of the DAG, and a total.
 
         Columns: rule; jobs, disk_gb (of outputs), moved_gb and flops of all of them; gpu,
-        threads, memory_gb and gpu_memory_gb of the largest; and for each kind of machine hours
+        threads, memory_gb and gpu_memory_gb (of one GPU) of the largest; and for each kind of
+        hardware hours
         (all jobs, one after the other) and longest_hours (of one).
         """
-        jobs = [self._row(job, need) for job, need in zip(self.jobs, self.needs, strict=True)]
+        jobs = [self._row(number) for number in range(len(self.jobs))]
         table = pd.DataFrame(jobs, columns=["rule", *COUNTED, *LARGEST])
         how = dict.fromkeys(COUNTED, "sum") | dict.fromkeys(LARGEST, "max")
-        for name, machine in {one.machine.name: one.machine for one in self.hardware}.items():
-            hours = [seconds / HOUR for seconds in self.seconds(machine)]
+        for cluster in self._kinds():
+            hours = [seconds / HOUR for seconds in self.seconds(cluster)]
+            name = cluster.name
             table[f"hours_{name}"] = table[f"longest_hours_{name}"] = hours
             how |= {f"hours_{name}": "sum", f"longest_hours_{name}": "max"}
         grouped = table.groupby("rule", sort=False).agg(how).reset_index()
@@ -97,23 +119,32 @@ class Plan:
         joined = pd.concat([grouped, pd.DataFrame([total])], ignore_index=True)
         return joined.astype(dict.fromkeys(("jobs", "gpu", "threads"), "int64"))
 
-    def _row(self, job: Job, need: Need) -> dict[str, Any]:
-        on_gpu, work = need.on_gpu(self.config), need.work
+    def _kinds(self) -> list[Cluster]:
+        """Return the hardware on which a job takes different times: more nodes alone do not."""
+        most = max(self.asked.values(), default=1)
+        kinds: dict[tuple[str, int], Cluster] = {}
+        for cluster in self.hardware:
+            kinds.setdefault((cluster.machine.name, min(most, cluster.gpus)), cluster)
+        return list(kinds.values())
+
+    def _row(self, number: int) -> dict[str, Any]:
+        job, need, gpus = self.jobs[number], self.needs[number], self.gpus[number]
+        work = need.work
         return {
             "rule": job.rule,
             "jobs": 1,
             "disk_gb": need.disk / GB,
             "moved_gb": (work.moved + work.read + work.written) / GB,
             "flops": work.flops,
-            "gpu": int(on_gpu),
+            "gpu": gpus,
             "threads": threads_of(self.config, need),
             "memory_gb": self.memory(need) / GB,
-            "gpu_memory_gb": need.device / GB if on_gpu else 0.0,
+            "gpu_memory_gb": need.device / GB if gpus else 0.0,
         }
 
-    def critical_path(self, machine: Machine) -> tuple[float, list[str]]:
+    def critical_path(self, cluster: Cluster) -> tuple[float, list[str]]:
         """Return the seconds of the longest chain of jobs, and their names, first to last."""
-        before, seconds = predecessors(self.jobs), self.seconds(machine)
+        before, seconds = predecessors(self.jobs), self.seconds(cluster)
         ends: dict[int, float] = {}
         last: dict[int, int | None] = {}
         for number in in_order(before):
@@ -128,13 +159,12 @@ class Plan:
         return longest, chain[::-1]
 
     def wall_seconds(self, cluster: Cluster) -> float:
-        """Return when the last job ends if each starts as soon as cores and a GPU are free.
+        """Return when the last job ends if each starts as soon as cores and GPUs are free.
 
-        Jobs that most seconds wait for come first. A job runs on one node; nodes of a cluster
-        count as one machine with all their cores and GPUs, so that fragments are not counted.
+        Jobs that most seconds wait for come first. Nodes of a cluster count as one machine with
+        all their cores and GPUs, so that fragments are not counted.
         """
-        machine = cluster.machine
-        before, seconds = predecessors(self.jobs), self.seconds(machine)
+        before, seconds = predecessors(self.jobs), self.seconds(cluster)
         order = in_order(before)
         after: dict[int, list[int]] = {number: [] for number in order}
         for number, earlier in enumerate(before):
@@ -144,7 +174,7 @@ class Plan:
         for number in reversed(order):
             rest[number] = seconds[number] + max((rest[n] for n in after[number]), default=0.0)
         asks = [self._asks(number, cluster) for number in range(len(before))]
-        free = [cluster.nodes * machine.cores, cluster.nodes * machine.gpus]
+        free = [cluster.nodes * cluster.machine.cores, cluster.gpus]
         waiting = {number: len(earlier) for number, earlier in enumerate(before)}
         ready = sorted(number for number, count in waiting.items() if not count)
         running: list[tuple[float, int]] = []
@@ -164,11 +194,9 @@ class Plan:
         return now
 
     def _asks(self, number: int, cluster: Cluster) -> tuple[int, int]:
-        """Return cores and GPUs of a job, no more than a node has."""
-        need, machine = self.needs[number], cluster.machine
-        gpu = int(need.on_gpu(self.config))
-        threads = min(threads_of(self.config, need), machine.cores)
-        return threads, min(gpu, machine.gpus)
+        """Return cores and GPUs of a job, no more than there are."""
+        threads = min(threads_of(self.config, self.needs[number]), cluster.machine.cores)
+        return threads, min(self.gpus[number], cluster.gpus)
 
 
 def write_plan(path: Path, table: pd.DataFrame) -> None:

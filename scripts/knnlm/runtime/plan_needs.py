@@ -29,6 +29,7 @@ class Need:
         scratch: bytes that it has on disk beside them while it runs.
         threads: name of its entry in the block `threads` of the config; None is one thread.
         gpu: whether it uses a GPU at the scales that have one.
+        shared: whether several processes can share it, with a GPU each.
         half: whether its products are in 16 bits there.
     """
 
@@ -39,6 +40,7 @@ class Need:
     scratch: float = 0.0
     threads: str | None = None
     gpu: bool = False
+    shared: bool = False
     half: bool = False
 
     def process_memory(self, *, on_gpu: bool) -> float:

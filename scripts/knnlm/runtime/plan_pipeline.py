@@ -96,6 +96,7 @@ def train_language_model(config: Config, wildcards: Wildcards) -> Need:
         scratch=0.75 * state,
         threads="train",
         gpu=True,
+        shared=True,
         half=half,
     )
 

@@ -24,6 +24,7 @@ def make_plan(
     others: Path,
     hardware: str,
     limits: Mapping[str, float | None],
+    asked: Mapping[str, int],
     target: str,
     terminal: int,
 ) -> None:
@@ -38,6 +39,7 @@ def make_plan(
         hardware: such as "this, h200, 8 x h200"; limits of machines are those of the last.
         limits: mem_mb (of a job), disk_mb (of the run), runtime (minutes of a job) and gpu; None
             is what the last hardware has, and for runtime no limit.
+        asked: GPUs of a job of a rule, where the profile asks for several.
         target: the rule that is planned.
         terminal: where the text goes, a file descriptor.
     """
@@ -48,7 +50,7 @@ def make_plan(
         jobs = sorted_jobs(read_jobs(dry_run(snakefile, settings, target)))
     finally:
         settings.unlink()
-    plan = Plan(config, jobs, clusters(hardware, read_machines(this, others)))
+    plan = Plan(config, jobs, clusters(hardware, read_machines(this, others)), asked)
     given = {name: limit for name, limit in limits.items() if limit is not None}
     table = plan.table()
     write_plan(output, table)
@@ -87,8 +89,8 @@ def hours(seconds: float) -> str:
 def summary(plan: Plan) -> Iterator[str]:
     """Yield for each hardware total, critical path and wall time."""
     for cluster in plan.hardware:
-        total = sum(plan.seconds(cluster.machine))
-        longest, chain = plan.critical_path(cluster.machine)
+        total = sum(plan.seconds(cluster))
+        longest, chain = plan.critical_path(cluster)
         wall = plan.wall_seconds(cluster)
         yield (
             f"{cluster.name}: {hours(total)} of jobs, {hours(longest)} on the critical path, "
@@ -104,7 +106,7 @@ def exceeded(plan: Plan, limits: Mapping[str, float]) -> list[str]:
     machine = cluster.machine
     memory = limits.get("mem_mb", machine.memory / 1e6) * 1e6
     disk = limits.get("disk_mb", machine.disk / 1e6) * 1e6
-    needs, seconds = plan.needs, plan.seconds(machine)
+    needs, seconds = plan.needs, plan.seconds(cluster)
     found: dict[str, str] = {}
     for job, need, time in zip(plan.jobs, needs, seconds, strict=True):
         if plan.memory(need) > memory:
@@ -123,10 +125,12 @@ def exceeded(plan: Plan, limits: Mapping[str, float]) -> list[str]:
     if kept > disk:
         text = f"all artifacts need {kept / GB:,.0f} GB of disk, the limit is {disk / GB:,.0f} GB"
         found["disk"] = text
-    wanted = int(any(need.on_gpu(plan.config) for need in needs))
-    gpus = limits.get("gpu", cluster.nodes * machine.gpus)
-    if wanted > gpus:
+    wanted, gpus = max(plan.gpus), limits.get("gpu", cluster.gpus)
+    if wanted and not gpus:
         found["gpus"] = f"jobs ask for a GPU and {cluster.name} has none: they run on its cores"
+    elif wanted > gpus:
+        job = plan.jobs[plan.gpus.index(wanted)]
+        found["gpus"] = f"{job.name} asks for {wanted} GPUs, the limit is {gpus:g}"
     head = f"limits of {_limits_of(cluster, limits)}: "
     return (
         [head + "exceeded by", *(f"  {line}" for line in found.values())]

@@ -32,14 +32,26 @@ def threads_of(config: Config, need: Need) -> int:
     return config["threads"][need.threads] if need.threads else 1
 
 
-def seconds_of(config: Config, need: Need, machine: Machine) -> float:
-    """Return the estimated seconds of a job on a machine."""
+def gpus_of(config: Config, need: Need, asked: int = 1) -> int:
+    """Return the GPUs of a job: one at the scales that have GPUs, or `asked` if it can share."""
+    if not need.on_gpu(config):
+        return 0
+    return asked if need.shared else 1
+
+
+def seconds_of(config: Config, need: Need, machine: Machine, *, gpus: int = 1) -> float:
+    """Return the estimated seconds of a job on a machine, with the GPUs that were asked for it."""
     threads = threads_of(config, need)
-    return machine.seconds(need.work, threads=threads, gpu=need.gpu, half=need.half)
+    used = (gpus if need.shared else 1) if need.gpu else 0
+    return machine.seconds(need.work, threads=threads, gpus=used, half=need.half)
 
 
 def resources(
-    config: Config, machine: Machine, *, longest: int | None = None
+    config: Config,
+    machine: Machine,
+    *,
+    longest: int | None = None,
+    gpus: Mapping[str, int] | None = None,
 ) -> dict[str, Callable[..., int]]:
     """Return the resources of any rule, as functions that Snakemake calls with its name.
 
@@ -50,6 +62,7 @@ def resources(
         config: the merged settings; they must stay as they are.
         machine: the hardware on which the minutes are estimated.
         longest: minutes that a scheduler allows at most; a longer job goes on in a retry.
+        gpus: of a job of a rule, where a profile asks for several.
 
     Returns:
         mem_mb, runtime (minutes), disk_mb (outputs and what lies beside them meanwhile) and gpu
@@ -69,7 +82,8 @@ def resources(
         return attempt * max(LEAST_MB, math.ceil(memory / 100) * 100)
 
     def runtime(wildcards: Any, attempt: int, rulename: str) -> int:
-        seconds = TIME_MARGIN * seconds_of(config, need(rulename, wildcards), machine)
+        one, asked = need(rulename, wildcards), (gpus or {}).get(rulename, 1)
+        seconds = TIME_MARGIN * seconds_of(config, one, machine, gpus=asked)
         minutes = attempt * max(LEAST_MINUTES, math.ceil(seconds / 60))
         return minutes if longest is None else min(minutes, longest)
 
@@ -78,6 +92,6 @@ def resources(
         return max(100, math.ceil(DISK_MARGIN * (one.disk + one.scratch) / MB))
 
     def gpu(wildcards: Any, rulename: str) -> int:
-        return int(need(rulename, wildcards).on_gpu(config))
+        return gpus_of(config, need(rulename, wildcards))
 
     return {"mem_mb": mem_mb, "runtime": runtime, "disk_mb": disk_mb, "gpu": gpu}

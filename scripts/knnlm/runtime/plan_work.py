@@ -13,6 +13,7 @@ from typing import Any
 
 SMALLEST_SIDE = 16  # of a matrix product for which a rate is known
 THREAD_EFFICIENCY = 0.8  # of a second thread, and of each further one: measured on two cores
+GPU_EFFICIENCY = 0.9  # of a second GPU, and of each further one, that share updates: assumed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,23 +166,22 @@ class Machine:
                 rates[kind] = Processor(**{**rates[kind], "products": products})
         return cls(name=name, **rates)
 
-    def seconds(
-        self, work: Work, *, threads: int = 1, gpu: bool = False, half: bool = False
-    ) -> float:
+    def seconds(self, work: Work, *, threads: int = 1, gpus: int = 0, half: bool = False) -> float:
         """Return the estimated seconds of a job, start-up included.
 
         Args:
             work: what it does.
             threads: of the job; more than there are cores do not help.
-            gpu: whether it asks for a GPU; without one it runs on the threads.
+            gpus: that it asks for; where there are none it runs on the threads.
             half: whether its products are in 16 bits, which only a GPU does faster.
         """
-        on_gpu = gpu and self.gpu is not None
+        on_gpu = gpus > 0 and self.gpu is not None
         processor = self.gpu if on_gpu else self.cpu
         threads = 1 if on_gpu else min(threads, self.cores)
+        at_once = 1 + GPU_EFFICIENCY * (gpus - 1) if on_gpu else 1.0
         return (
             (self.start_torch if work.torch else self.start)
-            + processor.seconds(work, threads=threads, half=half and on_gpu, ahead=on_gpu)
+            + processor.seconds(work, threads=threads, half=half and on_gpu, ahead=on_gpu) / at_once
             + work.steps * self.step
             + work.read / self.read
             + work.written / self.written
