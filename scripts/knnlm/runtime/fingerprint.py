@@ -11,7 +11,7 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 LIBRARY = "knnlm"
 
@@ -32,7 +32,7 @@ def fingerprint(root: Path, script: str, settings: Any) -> str:
     digest.update(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode())
     for path in import_closure(root / script, root / Path(script).parent):
         digest.update(str(path.relative_to(root)).encode())
-        digest.update(_meaning(path, path.stat().st_mtime_ns).encode())
+        digest.update(_read(path, path.stat().st_mtime_ns).meaning)
     return digest.hexdigest()
 
 
@@ -51,44 +51,52 @@ def import_closure(script: Path, source: Path) -> list[Path]:
     waiting = [script]
     while waiting:
         path = waiting.pop()
-        if path in found:
-            continue
-        found.add(path)
-        if path.suffix != ".py":
-            continue
-        if path != script:
-            waiting += [p for p in path.parent.glob(f"{path.stem}_*") if p.suffix != ".py"]
-        for module in _imports(path, path.stat().st_mtime_ns):
-            waiting += _module_files(module, source)
+        if path not in found:
+            found.add(path)
+            waiting += _used_by(path, source, path.stat().st_mtime_ns)
     return sorted(found)
 
 
-def _module_files(module: str, source: Path) -> list[Path]:
+class _Source(NamedTuple):
+    """A file: the library modules that it names in imports, and the bytes that say what it does."""
+
+    imports: tuple[str, ...]
+    meaning: bytes
+
+
+@cache
+def _used_by(path: Path, source: Path, modified: int) -> list[Path]:
+    """Return the files that a file uses itself: imported modules and, of a module, its data."""
+    used = [] if path.parent == source else path.parent.glob(f"{path.stem}_*")
+    data = [other for other in used if other.suffix != ".py"] if path.suffix == ".py" else []
+    return data + [file for name in _read(path, modified).imports for file in _files(name, source)]
+
+
+@cache
+def _files(module: str, source: Path) -> list[Path]:
     parts = module.split(".")
     packages = [source.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
     return [p for p in [*packages, source.joinpath(*parts).with_suffix(".py")] if p.is_file()]
 
 
 @cache
-def _imports(path: Path, modified: int) -> list[str]:
-    """Return the library modules that a file names in its imports, also inside functions."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-    return sorted({name for name in names if name.split(".")[0] == LIBRARY})
+def _read(path: Path, modified: int) -> _Source:
+    """Return imports, also those inside functions, and the syntax tree without docstrings.
 
-
-@cache
-def _meaning(path: Path, modified: int) -> str:
-    """Return the syntax tree of a Python file without docstrings, or the hash of a data file."""
+    What a data file means is the hash of its bytes. Jobs share most modules, and a tree takes
+    milliseconds: each file is parsed once.
+    """
     if path.suffix != ".py":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return _Source((), hashlib.sha256(path.read_bytes()).hexdigest().encode())
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, documented) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return ast.dump(tree)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    library = sorted(name for name in names if name.split(".")[0] == LIBRARY)
+    return _Source(tuple(library), ast.dump(tree).encode())
