@@ -178,12 +178,23 @@ def test_a_number_has_four_digits(value, expected):
         ((1234.5, 1000.0, 1500.0), "1,234", "[1,000, 1,500]"),
         ((24.0, float("nan"), float("nan")), "24", ""),
         (("24.5", "", ""), "24.5", ""),
-        ((0.5, 0.5, 0.5), "0.500", "[0.500, 0.500]"),
+        ((0.5, 0.5, 0.5), "0.5", ""),
         ((5.0, -0.3, 11.0), "5", "[0, 11]"),
     ],
 )
 def test_an_estimate_has_two_digits_of_its_interval(numbers, ours, interval):
     assert estimate(*numbers) == {"ours": ours, "interval": interval}
+
+
+def test_names_are_read_in_words(tmp_path):
+    row = {"experiment": "other", "method": "knn_lm", "model": "alma", "unit": "percent", "n": 1}
+    row |= {"setting": "ivf_flat/tuned", "split": "test", "metric": "perplexity_change_vs_lm"}
+    write_table(tmp_path / "other.csv", tidy([row | {"value": 1, "ci_low": 0, "ci_high": 2}]))
+
+    (shown,) = headline_rows(tmp_path / "other.csv", experiment="other")
+
+    assert shown.what == "alma / kNN-LM / IVF-flat, tuned / test"
+    assert shown.metric == "perplexity change against LM"
 
 
 def test_headline_rows_are_means_over_seeds_where_there_are_several(tmp_path):

@@ -1,9 +1,11 @@
 """Tables as the report shows them: the headline rows of an experiment, claims, comparisons.
 
-Which rows of a tidy table are its headline stands in report_headlines.yaml; an experiment that
-has no entry there shows its first rows with an interval.
+Which rows of a tidy table are its headline, and how names are read, stands in
+report_tables_headlines.yaml; an experiment that has no entry there shows its first rows with an
+interval.
 """
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -54,16 +56,16 @@ def estimate(value: Any, low: Any, high: Any) -> dict[str, str]:
     """Return a value and its interval as text, with two digits of the interval's width.
 
     Returns:
-        `ours`, the value, and `interval` in brackets, "" if there is none.
+        `ours`, the value, and `interval` in brackets, "" if there is none or it has no width.
     """
     try:
         numbers = [float(value), float(low), float(high)]
     except ValueError:  # "" in a table read as text
-        numbers = [math.nan]
-    if not all(map(math.isfinite, numbers)):
+        numbers = [math.nan, math.nan]
+    width = numbers[-1] - numbers[-2] if all(map(math.isfinite, numbers)) else 0.0
+    if width <= 0:  # counted, or without an interval
         return {"ours": number(value), "interval": ""}
-    width = numbers[2] - numbers[1]
-    decimals = min(max(1 - math.floor(math.log10(width)), 0), 6) if width > 0 else 3
+    decimals = min(max(1 - math.floor(math.log10(width)), 0), 6)
     ours, low, high = (f"{x:z,.{decimals}f}" for x in numbers)  # z: no -0
     return {"ours": ours, "interval": f"[{low}, {high}]"}
 
@@ -80,7 +82,7 @@ def headline_rows(path: Path, *, experiment: str) -> list[Headline]:
     others = [name for name in NAMES if name != "seed"]
     several = table.groupby(others)["seed"].transform(lambda seeds: (seeds == "all").any())
     table = table[~several.astype(bool) | (table["seed"] == "all")]
-    wanted = yaml.safe_load(HEADLINES.read_text(encoding="utf-8")).get(experiment)
+    wanted = _headlines().get(experiment)
     if wanted is None:
         first = table[table["ci_low"].notna()].head(WITHOUT_ENTRY)
         return [_headline(row, {}) for _, row in first.iterrows()]
@@ -100,7 +102,7 @@ def _matches(table: pd.DataFrame, pattern: Mapping[str, str]) -> pd.Series:
 
 
 def _headline(row: pd.Series, pattern: Mapping[str, str]) -> Headline:
-    names = row[list(NAMES)].str.replace("_", " ")
+    names = row[list(NAMES)].map(_in_words)
     label = pattern.get("label") or "{model} / {method} / {setting} / {split}"
     shown = estimate(row["value"], row["ci_low"], row["ci_high"])
     return Headline(
@@ -111,6 +113,19 @@ def _headline(row: pd.Series, pattern: Mapping[str, str]) -> Headline:
         n=number(row["n"]),
         unit=row["unit"],
     )
+
+
+def _in_words(name: str) -> str:
+    """Return a name of a table as it is read: knn_lm as kNN-LM."""
+    words = _headlines()["words"]
+    phrase = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+    plain = name.replace("_", " ").replace("/", ", ")
+    return re.sub(rf"\b({phrase})\b", lambda found: words[found[1]], plain)
+
+
+@functools.cache
+def _headlines() -> dict[str, Any]:
+    return yaml.safe_load(HEADLINES.read_text(encoding="utf-8"))
 
 
 def paper_name(key: str) -> str:
