@@ -78,6 +78,19 @@ def test_speed_and_time_left_count_only_what_was_done_now(monkeypatch, caplog):
     ]
 
 
+def test_what_takes_seconds_each_has_a_speed_too(monkeypatch, caplog):
+    now = [100.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    LOGGER.setLevel("INFO")
+    progress = Progress("fine-tuning", total=2, unit="trainings")
+
+    now[0] += 40
+    progress.update(2)
+
+    assert "2 of 2 trainings (100 %), 0.05 trainings/s" in caplog.messages[-1]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0:00:00"), (59.6, "0:01:00"), (200_000, "55:33:20")]
 )

@@ -9,7 +9,7 @@ import pandas as pd
 
 from knnlm.runtime.artifacts import MANIFEST
 
-SPEED = re.compile(r"[\d,]+ of [\d,]+ (\w+) \(100 %\), ([\d,]+) \1/s")
+SPEED = re.compile(r"[\d,]+ of [\d,]+ (\w+) \(100 %\), ([\d,.]+) \1/s")
 
 
 def costs_by_rule(costs: Path, logs: Path) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ class Progress:
             f"{self.total:,}",
             self.unit,
             100 * done // max(self.total, 1),
-            f"{speed:,.0f}",
+            f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}",
             self.unit,
             clock(left),
             f", {note}" if note else "",
