@@ -61,6 +61,7 @@ NodeName=DEFAULT CPUs={cpus} RealMemory={memory}
 NodeName=node1 NodeHostName=localhost NodeAddr=127.0.0.1 Port={ports[1]} Gres=gpu:1
 NodeName=node2 NodeHostName=localhost NodeAddr=127.0.0.1 Port={ports[2]}
 PartitionName=main Nodes=ALL Default=YES LLN=YES MaxTime=INFINITE State=UP DefMemPerCPU=1000
+PartitionName=gpus Nodes=node1 LLN=YES MaxTime=INFINITE State=UP DefMemPerCPU=1000
 """
 
 

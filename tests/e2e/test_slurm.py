@@ -205,22 +205,33 @@ def test_slurms_warning_lets_a_job_save_its_state(cluster, finished, tmp_path):
     assert next(models) == next(models)
 
 
+PARTITIONS = """\
+partitions:
+  main: {max_runtime: 2880, max_mem_mb: 64000, max_threads: 8}
+  gpus: {max_runtime: 2880, max_mem_mb: 64000, max_threads: 8, max_gpu: 8}
+"""
+
+
 def test_jobs_that_ask_for_a_gpu_get_it_one_after_the_other(cluster, finished, tmp_path):
     project = without_models(finished, tmp_path, cluster)
+    (project.folder / "partitions.yaml").write_text(PARTITIONS)
+    options = ["--slurm-partition-config", "partitions.yaml"]
+    options += ["--set-resources", "train_language_model:gpu=1"]
     targets = [str(artifact(model)) for model in ("narrow", "wide")]
+    form = "--Format=tres-per-job:.20,partition:.12,state:.12"
     asked, at_once, devices = set(), 0, set()
-    with started(project, "--set-resources", "train_language_model:gpu=1", "--", *targets) as run:
+    with started(project, *options, "--", *targets) as run:
         while run.poll() is None:
-            listed = cluster.run("squeue", "--noheader", "--Format=tres-per-job:.20,state:.12")
+            listed = cluster.run("squeue", "--noheader", form)
             jobs = [line.split() for line in listed.splitlines()]
-            asked |= {gpus for gpus, _ in jobs}
-            at_once = max(at_once, sum(state == "RUNNING" for _, state in jobs))
+            asked |= {(gpus, partition) for gpus, partition, _ in jobs}
+            at_once = max(at_once, sum(state == "RUNNING" for *_, state in jobs))
             trained = [environment_of(p) for p in psutil.process_iter() if runs_a_script(p)]
             devices |= {one["CUDA_VISIBLE_DEVICES"] for one in trained if belongs(one, cluster)}
             time.sleep(0.2)
 
     assert run.returncode == 0
-    assert asked == {"gres:gpu:1"}
+    assert asked == {("gres:gpu:1", "gpus")}
     assert at_once == 1
     assert devices == {"0"}
 
