@@ -4,7 +4,7 @@ Prints one table: tokens a second put through the model of the scale `cpu`, by b
 conversion, checks, checksums and writing included) and by a bare forward pass with logits in
 batches of the same size, and their ratio, which should be at least 1.5.
 
-    .venv/bin/python benchmarks/datastore.py [--tokens 200000]
+    .venv/bin/python benchmarks/datastore.py [--tokens 100000]
 """
 
 import argparse
@@ -51,7 +51,7 @@ def forward(model, stream: np.ndarray, context: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=200_000)
+    parser.add_argument("--tokens", type=int, default=100_000)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
