@@ -1,5 +1,6 @@
 """The loop does what plain PyTorch would do, and a killed run ends in the same bytes."""
 
+import json
 import math
 import os
 import socket
@@ -32,6 +33,17 @@ RECIPE = Recipe(
     accumulation=1,
     seed=0,
 )
+
+
+A_TRAINING = """
+import json
+import sys
+from pathlib import Path
+from tests.unit.test_training import RECIPE, replace, run
+
+run(Path(sys.argv[1]), recipe=replace(RECIPE, optimizer=json.loads(sys.argv[2])))
+assert "torch._dynamo" not in sys.modules
+"""
 
 
 def network(dropout=0.0):
@@ -206,6 +218,19 @@ def test_dropout_depends_on_the_seed(tmp_path):
     other, _ = run(tmp_path / "b", network(dropout=0.5), replace(RECIPE, seed=1))
 
     assert not same(one, other)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "nesterov"])
+def test_a_training_does_not_import_the_compiler_of_torch(tmp_path, name):
+    own = {"momentum": 0.9} if name == "nesterov" else {"betas": [0.9, 0.98]}
+    optimizer = {"name": name, "lr": 0.02, "weight_decay": 0.1, **own}
+
+    subprocess.run(
+        [sys.executable, "-c", A_TRAINING, str(tmp_path), json.dumps(optimizer)],
+        cwd=SCRIPTS.parent,
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        check=True,
+    )
 
 
 def test_frozen_parameters_stay_as_they_are(tmp_path):

@@ -282,5 +282,6 @@ class _Run:
 
     def release(self) -> None:
         """Leave the module in eval mode, without what mixed precision wrapped around it."""
-        self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
+        if self.recipe.precision != "fp32":
+            self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
         self.module.eval()

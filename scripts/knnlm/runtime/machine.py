@@ -22,9 +22,7 @@ OPERATIONS = 2000
 FILE_BYTES = 128 << 20
 START = {
     "start": "import numpy, pandas, pyarrow.parquet",
-    "start_torch": "import accelerate, pandas, pyarrow.parquet, torch; "
-    "from torch.optim import AdamW; "
-    "p = torch.nn.Parameter(torch.zeros(1)); AdamW([p], fused=True)",
+    "start_torch": "import accelerate, pandas, pyarrow.parquet, torch",
 }
 
 

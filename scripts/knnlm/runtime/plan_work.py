@@ -140,7 +140,7 @@ class Machine:
         read, written: bytes/s of the disk, checksums included.
         step: seconds of an interpreted step.
         start: seconds until a process with NumPy and pandas runs.
-        start_torch: the same with torch and an optimizer.
+        start_torch: the same with torch and accelerate.
     """
 
     name: str
