@@ -10,7 +10,6 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from knnlm.lm.state import trained
 
-
 # Methods that torch wraps for its compiler, beside `step`.
 WRAPPED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
