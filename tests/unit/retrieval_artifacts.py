@@ -8,7 +8,15 @@ from lm_artifacts import MODEL, VOCABULARY, write_tokenizer, write_tokens
 
 from knnlm.lm.model import create_model, save_model
 from knnlm.retrieval.datastore import Datastore, Shard
+from knnlm.retrieval.datastore_parts import build_datastore_part
+from knnlm.retrieval.index_settings import INVERTED_FILES, build_index
+from knnlm.retrieval.inverted_file import encode_index_part, train_index
+from knnlm.retrieval.neighbors import merge_neighbors
+from knnlm.retrieval.parts import Part, join_parts
+from knnlm.retrieval.search import search_part
 from knnlm.runtime.artifacts import identity, save_array, write_manifest
+
+TILES = {"keys_mib": 1, "scores_mib": 1}  # of a search
 
 
 def datastore_of(keys, values=None, *, rows_per_shard=64, folder="memory"):
@@ -27,6 +35,7 @@ def datastore_of(keys, values=None, *, rows_per_shard=64, folder="memory"):
         rows_per_shard=rows_per_shard,
         settings={},
         made_from={},
+        rows=range(len(keys)),
     )
 
 
@@ -69,7 +78,7 @@ def files_of(folder):
     }
 
 
-def write_datastore(folder, keys, *, rows_per_shard=256):
+def write_datastore(folder, keys, *, rows_per_shard=256, settings=None, made_from=None):
     """Write a datastore artifact that holds the given keys; its values count up."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, first in enumerate(range(0, len(keys), rows_per_shard)):
@@ -84,5 +93,75 @@ def write_datastore(folder, keys, *, rows_per_shard=256):
         "values_dtype": "uint16",
         "rows_per_shard": rows_per_shard,
     }
-    write_manifest(folder, kind="datastore", settings={}, made_from={}, contents=contents)
+    write_manifest(
+        folder,
+        kind="datastore",
+        settings=settings or {},
+        made_from=made_from or {},
+        contents=contents,
+    )
     return folder
+
+
+def make_datastore(output, *, parts=1, **settings):
+    """Build a datastore as the workflow does: part by part, then joined."""
+    folders = [output.with_name(f"{output.name}-part{number}") for number in range(parts)]
+    for number, folder in enumerate(folders):
+        part = Part(number, parts)
+        build_datastore_part(output=folder, fingerprint="f", part=part, **settings)
+    join_parts(kind="datastore", parts=folders, output=output, fingerprint="f")
+    return output
+
+
+def make_index(output, *, datastore, index, seed=0, parts=1):
+    """Build an index as the workflow does: trained, encoded part by part, joined."""
+    head, folders = [], []
+    if index["engine"] in INVERTED_FILES:
+        head = [output.with_name(f"{output.name}-trained")]
+        settings = {"fingerprint": "f", "datastore": datastore}
+        train_index(output=head[0], index=index, seed=seed, **settings)
+        folders = [output.with_name(f"{output.name}-part{number}") for number in range(parts)]
+        for number, folder in enumerate(folders):
+            encode_index_part(output=folder, head=head[0], part=Part(number, parts), **settings)
+    build_index(
+        output=output,
+        fingerprint="f",
+        index=index,
+        datastore=[datastore],
+        head=head,
+        parts=folders,
+        seed=seed,
+    )
+    return output
+
+
+def find_neighbors(output, *, parts=1, **settings):
+    """Search as the workflow does: part by part, then merged."""
+    folders = [output.with_name(f"{output.name}-part{number}") for number in range(parts)]
+    for number, folder in enumerate(folders):
+        search_part(
+            output=folder, fingerprint="f", part=Part(number, parts), **{**TILES, **settings}
+        )
+    merge_neighbors(output=output, fingerprint="f", parts=folders)
+    return output
+
+
+def assert_neighbors_agree(ids, expected_ids, queries, keys, *, within=1e-5):
+    """Check that ids are the expected ones, but where exact distances are this close.
+
+    Args:
+        ids: (n_queries, k) that were found.
+        expected_ids: (n_queries, k).
+        queries: (n_queries, dim).
+        keys: (n_keys, dim), to which the ids belong.
+        within: relative difference of squared distances that counts as a tie.
+    """
+    assert ids.shape == expected_ids.shape
+    for query, found, expected in zip(queries.astype(np.float64), ids, expected_ids, strict=True):
+        assert len(set(found)) == len(found)
+        at = np.flatnonzero(found != expected)
+        here, there = (
+            ((keys[some[at]].astype(np.float64) - query) ** 2).sum(axis=1)
+            for some in (found, expected)
+        )
+        np.testing.assert_allclose(here, there, rtol=within)

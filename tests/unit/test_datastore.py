@@ -6,13 +6,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_artifacts import write_tokenizer, write_tokens
-from retrieval_artifacts import datastore_of, files_of, write_inputs, write_model
+from retrieval_artifacts import (
+    datastore_of,
+    files_of,
+    make_datastore,
+    write_inputs,
+    write_model,
+)
 
-import knnlm.retrieval.datastore
+import knnlm.retrieval.datastore_parts
 import knnlm.retrieval.encoder
 from knnlm.lm.anatomy import capture
 from knnlm.lm.model import load_model
-from knnlm.retrieval.datastore import build_datastore, group_by_range, open_datastore, rows_of_shard
+from knnlm.retrieval.datastore import group_by_range, open_datastore
+from knnlm.retrieval.datastore_parts import rows_of_shard
 from knnlm.retrieval.encoder import Encoder
 from knnlm.runtime.artifacts import ArtifactError, read_manifest, verify_checksums
 from knnlm.text.tokens import load_tokens
@@ -30,13 +37,12 @@ def inputs(tmp_path_factory):
 @pytest.fixture
 def small_shards(monkeypatch):
     """32 entries a shard, 24 tokens a batch: 10 shards whose borders cut windows and batches."""
-    monkeypatch.setattr(knnlm.retrieval.datastore, "rows_of_shard", lambda *_, **__: 32)
+    monkeypatch.setattr(knnlm.retrieval.datastore_parts, "rows_of_shard", lambda *_, **__: 32)
     monkeypatch.setattr(knnlm.retrieval.encoder, "TOKENS_A_BATCH", 24)
 
 
 def build(inputs, output, **changes):
-    build_datastore(output=output, fingerprint="f", **{**inputs, **SETTINGS, **changes})
-    return open_datastore(output)
+    return open_datastore(make_datastore(output, **{**inputs, **SETTINGS, **changes}))
 
 
 def test_entry_i_is_the_hidden_state_at_i_and_the_token_after_it(inputs, tmp_path, small_shards):
@@ -63,7 +69,7 @@ def test_a_killed_build_ends_with_the_bytes_of_an_undisturbed_one(
     inputs, tmp_path, small_shards, monkeypatch
 ):
     build(inputs, tmp_path / "undisturbed" / "store")
-    write_shard = knnlm.retrieval.datastore._write_shard
+    write_shard = knnlm.retrieval.datastore_parts._write_shard
     written = []
 
     def dies_at_the_fourth(folder, *arguments):
@@ -73,7 +79,7 @@ def test_a_killed_build_ends_with_the_bytes_of_an_undisturbed_one(
         written.append(folder.name)
         write_shard(folder, *arguments)
 
-    monkeypatch.setattr(knnlm.retrieval.datastore, "_write_shard", dies_at_the_fourth)
+    monkeypatch.setattr(knnlm.retrieval.datastore_parts, "_write_shard", dies_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         build(inputs, tmp_path / "killed" / "store")
     assert not (tmp_path / "killed" / "store").exists()
@@ -82,7 +88,7 @@ def test_a_killed_build_ends_with_the_bytes_of_an_undisturbed_one(
         assert folder.name not in written, "a finished shard is kept"
         write_shard(folder, *arguments)
 
-    monkeypatch.setattr(knnlm.retrieval.datastore, "_write_shard", continues)
+    monkeypatch.setattr(knnlm.retrieval.datastore_parts, "_write_shard", continues)
     build(inputs, tmp_path / "killed" / "store")
 
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "undisturbed")
@@ -92,7 +98,9 @@ def test_the_size_of_shards_changes_no_byte_of_the_keys(inputs, tmp_path, monkey
     monkeypatch.setattr(knnlm.retrieval.encoder, "TOKENS_A_BATCH", 24)
     found = []
     for rows in (16, 128, 512):
-        monkeypatch.setattr(knnlm.retrieval.datastore, "rows_of_shard", lambda *_, n=rows, **__: n)
+        monkeypatch.setattr(
+            knnlm.retrieval.datastore_parts, "rows_of_shard", lambda *_, n=rows, **__: n
+        )
         store = build(inputs, tmp_path / str(rows))
         found.append(np.concatenate([shard.datastore_keys for shard in store]))
 

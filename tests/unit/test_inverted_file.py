@@ -2,12 +2,20 @@
 
 import numpy as np
 import pytest
-from retrieval_artifacts import datastore_of, files_of, nearest_by_definition, write_datastore
+from retrieval_artifacts import (
+    datastore_of,
+    files_of,
+    make_index,
+    nearest_by_definition,
+    write_datastore,
+)
 
 import knnlm.retrieval.inverted_file
 from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.exact import search_exact
-from knnlm.retrieval.inverted_file import build_index, check_index, open_index, search_index
+from knnlm.retrieval.index_settings import check_index
+from knnlm.retrieval.inverted_file import open_index, search_index
+from knnlm.retrieval.parts import Part
 from knnlm.runtime.artifacts import ArtifactError, read_manifest
 
 IVF_FLAT = {
@@ -43,16 +51,15 @@ def built(store, tmp_path_factory):
     def build(settings, *, name=None, seed=0):
         output = folder / (name or settings["engine"])
         if not output.exists():
-            build_index(
-                output=output, fingerprint="f", datastore=store.folder, index=settings, seed=seed
-            )
+            make_index(output, datastore=store.folder, index=settings, seed=seed)
         return output
 
     return build
 
 
 def search(folder, store, queries, *, k=10, **changes):
-    index, settings = open_index(folder, datastore=store.folder)
+    index = open_index(folder, datastore=store)
+    settings = read_manifest(folder, kind="index")["settings"]
     chosen = {"n_probes": settings["n_probes"], "rescore": settings["rescore"], **changes}
     return search_index(queries, index, store, k=k, **chosen)
 
@@ -106,13 +113,7 @@ def test_identical_keys_come_in_the_order_of_their_ids_also_at_the_last_place(
     identical = np.sort(np.random.default_rng(3).permutation(N_KEYS)[:300])
     keys[identical] = keys[identical[0]]
     store = open_datastore(write_datastore(tmp_path / "store", keys))
-    build_index(
-        output=tmp_path / "index",
-        fingerprint="f",
-        datastore=store.folder,
-        index=settings,
-        seed=0,
-    )
+    make_index(tmp_path / "index", datastore=store.folder, index=settings)
 
     ids, _ = search(tmp_path / "index", store, keys[identical[:1]].astype(np.float32), k=20)
 
@@ -122,13 +123,7 @@ def test_identical_keys_come_in_the_order_of_their_ids_also_at_the_last_place(
 def test_equal_distances_in_several_clusters_come_in_the_order_of_their_ids(tmp_path):
     keys = np.random.default_rng(4).integers(0, 3, (N_KEYS, 3)).astype(np.float16)
     store = open_datastore(write_datastore(tmp_path / "store", keys))
-    build_index(
-        output=tmp_path / "index",
-        fingerprint="f",
-        datastore=store.folder,
-        index=IVF_FLAT,
-        seed=0,
-    )
+    make_index(tmp_path / "index", datastore=store.folder, index=IVF_FLAT)
     queries = keys[:40].astype(np.float32)
 
     ids, _ = search(tmp_path / "index", store, queries, k=60)
@@ -145,68 +140,90 @@ def test_codes_find_most_of_what_exact_search_finds(built, store, queries):
 
 
 @pytest.mark.parametrize("settings", [IVF_FLAT, IVFPQ], ids=["ivf_flat", "ivfpq"])
-def test_an_index_has_the_same_bytes_each_time_also_after_a_kill(
+def test_an_index_has_the_same_bytes_each_time_also_after_kills(
     settings, built, store, tmp_path, monkeypatch
 ):
-    first = files_of(built(settings))
-    write = knnlm.retrieval.inverted_file._write
+    expected = files_of(built(settings))
+    output = tmp_path / "index"
 
-    def dies_when_all_keys_are_added(index, path):
-        if path.name == "index.faiss":
-            raise KeyboardInterrupt
-        write(index, path)
+    def dies(*_, **__):
+        raise KeyboardInterrupt
 
-    arguments = {
-        "output": tmp_path / "index",
-        "fingerprint": "f",
-        "datastore": store.folder,
-        "index": settings,
-        "seed": 0,
-    }
-    monkeypatch.setattr(knnlm.retrieval.inverted_file, "_write", dies_when_all_keys_are_added)
-    with pytest.raises(KeyboardInterrupt):
-        build_index(**arguments)
-    monkeypatch.setattr(knnlm.retrieval.inverted_file, "_write", write)
-    monkeypatch.setattr(knnlm.retrieval.inverted_file, "_sample", None)  # not trained again
-    build_index(**arguments)
+    with monkeypatch.context() as patch:  # when the keys are clustered, before the codes are
+        patch.setattr(knnlm.retrieval.inverted_file, "_trained", dies)
+        with pytest.raises(KeyboardInterrupt):
+            make_index(output, datastore=store.folder, index=settings)
+    with monkeypatch.context() as patch:  # when three shards are
+        patch.setattr(knnlm.retrieval.inverted_file, "_centroids", None)  # not clustered again
+        patch.setattr(knnlm.retrieval.inverted_file, "stop_if_asked", third(dies))
+        with pytest.raises(KeyboardInterrupt):
+            make_index(output, datastore=store.folder, index=settings)
+    made = {p: p.stat().st_ino for p in tmp_path.rglob("shard-*.npy")}
+    make_index(output, datastore=store.folder, index=settings)
 
-    assert files_of(tmp_path / "index") == first
-    assert set(first) == {"index.faiss", "manifest.json"}
+    assert len(made) == 3
+    inodes = {path.stat().st_ino for path in output.iterdir()}
+    assert set(made.values()) <= inodes, "finished shards are kept, and linked"
+    assert files_of(output) == expected
+    shards = [f"shard-{number:05d}.npy" for number in range(4)]
+    assert set(expected) == {"trained.faiss", "manifest.json", *shards}
+
+
+def third(function):
+    """Return a function that does nothing until its third call."""
+    calls = []
+
+    def counted():
+        calls.append(None)
+        if len(calls) == 3:
+            function()
+
+    return counted
 
 
 def test_the_seed_of_an_index_changes_its_clusters(built):
     other = files_of(built(IVF_FLAT, name="other", seed=1))
 
-    assert files_of(built(IVF_FLAT))["index.faiss"] != other["index.faiss"]
+    assert files_of(built(IVF_FLAT))["trained.faiss"] != other["trained.faiss"]
 
 
-def test_exact_search_has_an_index_that_is_only_a_manifest(built, store):
-    folder = built({"engine": "exact"})
+@pytest.mark.parametrize("settings", [{"engine": "exact"}, {"engine": "fused", "block_keys": 8}])
+def test_an_exact_engine_has_an_index_that_is_only_a_manifest(settings, built):
+    folder = built(settings)
 
     assert set(files_of(folder)) == {"manifest.json"}
-    index, settings = open_index(folder, datastore=store.folder)
-    assert index is None
-    assert settings["engine"] == "exact"
+    assert read_manifest(folder, kind="index")["settings"] == {**settings, "seed": 0}
 
 
 def test_an_index_of_another_datastore_is_refused(built, tmp_path):
-    other = write_datastore(tmp_path / "other", random_keys(seed=9))
+    other = open_datastore(write_datastore(tmp_path / "other", random_keys(seed=9)))
 
     with pytest.raises(ArtifactError, match="made from another datastore"):
         open_index(built(IVF_FLAT), datastore=other)
+
+
+def test_a_part_opens_the_codes_of_its_own_rows_alone(built, store, queries):
+    part = store.part(Part(1, 2))
+
+    ids, _ = search(built(IVF_FLAT), part, queries, k=20)
+
+    assert open_index(built(IVF_FLAT), datastore=part).ntotal == len(part.rows) < N_KEYS
+    assert (ids >= part.rows.start).all()
+    expected, _ = nearest_by_definition(queries, random_keys()[part.rows.start :], 20)
+    np.testing.assert_array_equal(ids, expected + part.rows.start)
 
 
 def test_the_manifest_says_what_an_entry_costs(built):
     contents = read_manifest(built(IVFPQ), kind="index")["contents"]
 
     assert (contents["n_entries"], contents["n_centroids"]) == (N_KEYS, 12)
-    assert contents["bytes_per_entry"] == 4
+    assert contents["bytes_per_entry"] == 1 + 4, "the number of its cluster, and its code"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"engine": "hnsw"}, "engine must be one of exact, ivf_flat, ivfpq, got hnsw"),
+        ({"engine": "hnsw"}, "engine must be one of exact, fused, ivf_flat, ivfpq, got hnsw"),
         ({"n_centroids": 401}, "n_centroids must be from 1 to the 400 keys .* got 401"),
         ({"n_centroids": 950, "train_keys": 2000}, "to the 900 keys that ivfpq is trained on"),
         ({"n_probes": 13}, "n_probes must be from 1 to the 12 centroids, got 13"),
@@ -226,7 +243,7 @@ def test_a_search_for_more_than_there_is_is_refused(built, store, queries):
 
 
 def test_a_datastore_in_memory_is_searched_like_one_on_disk(built, store, queries):
-    index, _ = open_index(built(IVF_FLAT), datastore=store.folder)
+    index = open_index(built(IVF_FLAT), datastore=store)
     settings = {"k": 10, "n_probes": 3, "rescore": True}
 
     in_memory = search_index(queries, index, datastore_of(random_keys()), **settings)

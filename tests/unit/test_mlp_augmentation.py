@@ -5,24 +5,21 @@ from itertools import product
 import numpy as np
 import pytest
 from lm_artifacts import MODEL, VOCABULARY
-from retrieval_artifacts import write_inputs
+from retrieval_artifacts import find_neighbors, make_datastore, make_index, write_inputs
 
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, tidy, write_table
 from knnlm.experiments.mlp_augmentation import best_lmbda, evaluate_mlp_augmentation
 from knnlm.experiments.mlp_augmentation_controls import equal_flops_updates, train_control
-from knnlm.experiments.mlp_augmentation_cost import flops_of_search
+from knnlm.experiments.mlp_augmentation_cost import flops_of_search, storage_of
 from knnlm.experiments.mlp_augmentation_figure import draw_mlp_augmentation
 from knnlm.experiments.mlp_augmentation_macondo import macondo_rows
 from knnlm.lm.model import create_model
 from knnlm.lm.scoring import load_queries, score_queries
-from knnlm.retrieval.datastore import build_datastore
 from knnlm.retrieval.interpolation import mix_log_probs
-from knnlm.retrieval.inverted_file import build_index
 from knnlm.retrieval.mlp_replacement import HEADS, target_log_probs
-from knnlm.retrieval.neighbors import search
 from knnlm.retrieval.stored_replacement import load_replacement, train_replacement
-from knnlm.runtime.artifacts import ArtifactError, read_manifest
+from knnlm.runtime.artifacts import MANIFEST, ArtifactError, read_manifest
 
 SITE = "ffn_input_after_layer_norm"
 SPLITS = ("validation", "test")
@@ -83,9 +80,7 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     lm = write_inputs(root)
     store = root / "datastore"
-    build_datastore(
-        output=store, fingerprint="f", site=SITE, stride=4, dtype="float16", shard_mib=1, **lm
-    )
+    make_datastore(store, site=SITE, stride=4, dtype="float16", shard_mib=1, **lm)
     for head in HEADS:
         train_replacement(
             output=root / head,
@@ -116,10 +111,9 @@ def folders(tmp_path_factory):
         )
     for name, index in INDEXES.items():
         built = {"datastore": store, "index": root / name}
-        build_index(output=root / name, fingerprint="f", datastore=store, index=index, seed=0)
-        search(
-            output=root / f"neighbors-{name}",
-            fingerprint="f",
+        make_index(root / name, datastore=store, index=index)
+        find_neighbors(
+            root / f"neighbors-{name}",
             queries=root / "model-test",
             k=4,
             block_queries=64,
@@ -225,7 +219,8 @@ def test_differences_are_to_the_lm_to_knn_and_to_the_control_in_the_same_way(tab
 def test_bytes_are_those_on_disk_and_w_counts_when_it_is_its_own(folders, table):
     keys, values = ENTRIES * D, 2 * ENTRIES + 128  # of the header of .npy
     mlp = 4 * (D * HIDDEN + HIDDEN + HIDDEN * D + D + 2 * D)
-    head, index = 4 * VOCABULARY * D, (folders / "ivf_flat" / "index.faiss").stat().st_size
+    parts = [path for path in (folders / "ivf_flat").iterdir() if path.name != MANIFEST]
+    head, index = 4 * VOCABULARY * D, sum(path.stat().st_size for path in parts)
     block = 4 * (2 * D * MODEL["ffn_width"] + MODEL["ffn_width"] + D + 4 * D)  # MLP and two norms
 
     expected = {
@@ -240,6 +235,16 @@ def test_bytes_are_those_on_disk_and_w_counts_when_it_is_its_own(folders, table)
     assert {key: value(table, *key, "bytes") for key in expected} == expected
     share = value(table, "mlp", "random", "share_of_keys_float16_and_values")
     assert share == pytest.approx(100 * (mlp + head) / (2 * keys + values))
+
+
+def test_the_fused_engine_stores_nothing_but_the_values(folders, tmp_path):
+    store, index = folders / "datastore", {"engine": "fused", "block_keys": 64}
+
+    found = storage_of(
+        store, {"fused": make_index(tmp_path / "fused", datastore=store, index=index)}
+    )
+
+    assert found["fused_and_values"] == 2 * ENTRIES + 128
 
 
 def test_a_control_reads_as_many_tokens_or_costs_as_many_flops(folders, table):
@@ -270,7 +275,8 @@ def test_search_costs_a_comparison_for_every_key_that_is_read():
     size = {"n_entries": 1_000_000, "dim": 64, "k": 1024}
     index = {"n_centroids": 1000, "n_probes": 10, "rescore": False}
 
-    assert flops_of_search({"engine": "exact"}, **size) == 128e6
+    for engine in ("exact", "fused"):
+        assert flops_of_search({"engine": engine}, **size) == 128e6
     assert flops_of_search({"engine": "ivf_flat", **index}, **size) == 128 * (1000 + 10_000)
     codes = {"engine": "ivfpq", "code_bytes": 16, **index}
     expected = 128 * 1000 + 10 * 128 * 256 + 10_000 * 16

@@ -3,14 +3,21 @@
 import numpy as np
 import pytest
 from lm_artifacts import write_tokens
-from retrieval_artifacts import files_of, nearest_by_definition, write_inputs, write_model
+from retrieval_artifacts import (
+    files_of,
+    find_neighbors,
+    make_datastore,
+    make_index,
+    nearest_by_definition,
+    write_inputs,
+    write_model,
+)
 
-import knnlm.retrieval.datastore
-import knnlm.retrieval.neighbors
+import knnlm.retrieval.datastore_parts
+import knnlm.retrieval.search
 from knnlm.lm.scoring import load_queries, score_queries
-from knnlm.retrieval.datastore import build_datastore, open_datastore
-from knnlm.retrieval.inverted_file import build_index
-from knnlm.retrieval.neighbors import load_neighbors, recall, search
+from knnlm.retrieval.datastore import open_datastore
+from knnlm.retrieval.neighbors import load_neighbors, recall
 from knnlm.runtime.artifacts import ArtifactError, read_manifest
 
 SITE = "ffn_input_after_layer_norm"
@@ -31,10 +38,9 @@ def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     lm = write_inputs(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(knnlm.retrieval.datastore, "rows_of_shard", lambda *_, **__: 64)
-        build_datastore(
-            output=folder / "datastore",
-            fingerprint="f",
+        patch.setattr(knnlm.retrieval.datastore_parts, "rows_of_shard", lambda *_, **__: 64)
+        make_datastore(
+            folder / "datastore",
             site=SITE,
             stride=4,
             dtype="float16",
@@ -43,13 +49,7 @@ def inputs(tmp_path_factory):
         )
     write_queries(folder / "queries", **lm)
     for index in ({"engine": "exact"}, IVF_FLAT):
-        build_index(
-            output=folder / index["engine"],
-            fingerprint="f",
-            datastore=folder / "datastore",
-            index=index,
-            seed=0,
-        )
+        make_index(folder / index["engine"], datastore=folder / "datastore", index=index)
     return folder
 
 
@@ -71,8 +71,7 @@ def find(inputs, output, *, engine="exact", **changes):
         "index": inputs / engine,
         "queries": inputs / "queries",
     }
-    search(output=output, fingerprint="f", **{**folders, **SEARCH, **changes})
-    return load_neighbors(output)
+    return load_neighbors(find_neighbors(output, **{**folders, **SEARCH, **changes}))
 
 
 def test_exact_neighbors_are_those_of_the_definition_with_their_values(inputs, tmp_path):
@@ -96,7 +95,7 @@ def test_a_killed_search_ends_with_the_bytes_of_an_undisturbed_one(
     engine, inputs, tmp_path, monkeypatch
 ):
     find(inputs, tmp_path / "undisturbed" / "neighbors", engine=engine)
-    search_block = knnlm.retrieval.neighbors._Engine.__call__
+    search_block = knnlm.retrieval.search._Engine.__call__
     n_searched = []
 
     def dies_at_the_third(self, hidden):
@@ -105,7 +104,7 @@ def test_a_killed_search_ends_with_the_bytes_of_an_undisturbed_one(
         n_searched.append(len(hidden))
         return search_block(self, hidden)
 
-    monkeypatch.setattr(knnlm.retrieval.neighbors._Engine, "__call__", dies_at_the_third)
+    monkeypatch.setattr(knnlm.retrieval.search._Engine, "__call__", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         find(inputs, tmp_path / "killed" / "neighbors", engine=engine)
     assert not (tmp_path / "killed" / "neighbors").exists()

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from lm_artifacts import MODEL, VOCABULARY, write_tokenizer, write_tokens
-from retrieval_artifacts import files_of, write_model
+from retrieval_artifacts import files_of, find_neighbors, make_datastore, make_index, write_model
 
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, tidy, write_table
@@ -29,10 +29,8 @@ from knnlm.lm.anatomy import head_weight
 from knnlm.lm.model import create_model, load_model, save_model
 from knnlm.lm.scoring import load_queries, score_queries
 from knnlm.retrieval.convex_projection import optimum
-from knnlm.retrieval.datastore import build_datastore
 from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
-from knnlm.retrieval.inverted_file import build_index
-from knnlm.retrieval.neighbors import load_neighbors, search
+from knnlm.retrieval.neighbors import load_neighbors
 from knnlm.retrieval.projection import mixture_nll
 from knnlm.retrieval.tuning import Point
 from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest, write_manifest
@@ -109,9 +107,8 @@ def folders(tmp_path_factory):
     for name, width in {"narrow": 8, "wide": 24}.items():
         write_head(root / name, tokenizer, width=width)
     built = {"datastore": root / "datastore", "index": root / "index"}
-    build_datastore(
-        output=root / "datastore",
-        fingerprint="f",
+    make_datastore(
+        root / "datastore",
         tokens=tokens,
         model=model,
         site=SITE,
@@ -119,13 +116,7 @@ def folders(tmp_path_factory):
         dtype="float16",
         shard_mib=1,
     )
-    build_index(
-        output=root / "index",
-        fingerprint="f",
-        datastore=root / "datastore",
-        index={"engine": "exact"},
-        seed=0,
-    )
+    make_index(root / "index", datastore=root / "datastore", index={"engine": "exact"})
     score_queries(
         output=root / "queries",
         fingerprint="f",
@@ -134,9 +125,8 @@ def folders(tmp_path_factory):
         split="test",
         queries={"tokens": None, "tokens_per_document": None, "stride": 4, "seed": 0},
     )
-    search(
-        output=root / "neighbors",
-        fingerprint="f",
+    find_neighbors(
+        root / "neighbors",
         queries=root / "queries",
         k=K,
         block_queries=64,

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from retrieval_artifacts import write_inputs, write_model
+from retrieval_artifacts import make_datastore, write_inputs, write_model
 
-import knnlm.retrieval.datastore
+import knnlm.retrieval.datastore_parts
 from knnlm.lm.anatomy import head_weight
 from knnlm.lm.model import load_model
-from knnlm.retrieval.datastore import build_datastore, open_datastore
+from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.mlp_replacement import MlpReplacement, train_on_pairs
 from knnlm.retrieval.stored_replacement import WEIGHTS, load_replacement, train_replacement
 from knnlm.runtime.artifacts import ArtifactError
@@ -60,10 +60,9 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("stored")
     lm = write_inputs(root)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(knnlm.retrieval.datastore, "rows_of_shard", lambda *_, **__: 64)
-        build_datastore(
-            output=root / "datastore",
-            fingerprint="f",
+        patch.setattr(knnlm.retrieval.datastore_parts, "rows_of_shard", lambda *_, **__: 64)
+        make_datastore(
+            root / "datastore",
             site="ffn_input_after_layer_norm",
             stride=4,
             dtype="float16",

@@ -19,7 +19,7 @@ from knnlm.lm.continuation import LastLayers, untied
 from knnlm.lm.flops import forward_flops, update_flops, window, without_data
 from knnlm.lm.model import load_model
 from knnlm.retrieval.datastore import VALUES
-from knnlm.retrieval.inverted_file import CODE_BITS, INDEX
+from knnlm.retrieval.index_settings import CODE_BITS, INVERTED_FILES
 from knnlm.retrieval.mlp_replacement import MlpReplacement, activation_of
 from knnlm.runtime.artifacts import read_manifest
 
@@ -81,7 +81,8 @@ def flops_of_replacement(module: MlpReplacement) -> Flops:
 def flops_of_search(index: Mapping[str, Any], *, n_entries: int, dim: int, k: int) -> float:
     """Return the FLOPs of finding and weighing the neighbors of one query.
 
-    exact compares it with every key. ivf_flat compares it with every centroid and with the keys
+    exact compares it with every key, and so does fused, whose encoding of the keys counts no more
+    here than that of a datastore. ivf_flat compares it with every centroid and with the keys
     of the nearest clusters, taken to be of equal size. ivfpq fills a table of distances to code
     centroids for each cluster and adds an entry of it for each byte of each code; `rescore`
     compares the k neighbors once more.
@@ -93,7 +94,7 @@ def flops_of_search(index: Mapping[str, Any], *, n_entries: int, dim: int, k: in
         k: neighbors.
     """
     compare = 2 * dim
-    if index["engine"] == "exact":
+    if index["engine"] not in INVERTED_FILES:
         return float(compare * n_entries)
     scanned = n_entries * index["n_probes"] / index["n_centroids"]
     again = compare * k if index["rescore"] else 0
@@ -132,11 +133,12 @@ def storage_of(datastore: Path, indexes: Mapping[str, Path]) -> dict[str, int]:
 
     Args:
         datastore: its folder; the size of keys in another dtype than theirs is computed.
-        indexes: folders by name; exact ones are left out, as they store nothing.
+        indexes: folders by name; exact ones are left out, as they store nothing more.
 
     Returns:
         keys_{dtype}_and_values for float16 and float32, and {index}_and_values: the index and
-        the values, without the keys that an index with `rescore` reads again.
+        the values, without the keys that an index with `rescore` reads again. The fused engine
+        has the values alone: the tokens that it encodes.
     """
     manifest = read_manifest(datastore, kind="datastore")
     n_keys = manifest["contents"]["n_entries"] * manifest["contents"]["dim"]
@@ -147,9 +149,10 @@ def storage_of(datastore: Path, indexes: Mapping[str, Path]) -> dict[str, int]:
         for dtype in ("float16", "float32")
     }
     for name, folder in indexes.items():
-        index = read_manifest(folder, kind="index")["files"]
-        if INDEX in index:
-            found[f"{name}_and_values"] = index[INDEX]["bytes"] + values
+        index = read_manifest(folder, kind="index")
+        if index["contents"]["engine"] != "exact":
+            size = sum(file["bytes"] for file in index["files"].values())
+            found[f"{name}_and_values"] = size + values
     return found
 
 

@@ -107,6 +107,7 @@ def in_memory(datastore_keys: NDArray[np.float32], values: NDArray[np.int64]) ->
         rows_per_shard=len(values),
         settings={},
         made_from={},
+        rows=range(len(values)),
     )
 
 

@@ -3,13 +3,13 @@
 Entry i is position i of the token stream: its key is the hidden state at i, its value is token
 i + 1 (Khandelwal et al. 2020, Eq. 1). Rows stand in the order of the stream, so the document,
 the context and the next entry of a neighbor are arithmetic, not data. Shards are plain .npy
-files; each is published whole, and a build that was interrupted goes on with the missing ones.
+files, memory-mapped: a reader holds one slice of keys, SLICE_BYTES in fp32, and no more.
 """
 
-import shutil
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,30 +17,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from knnlm.lm.anatomy import context, require_sites, width
-from knnlm.lm.model import load_model
-from knnlm.retrieval.encoder import Encoder, available_device
+from knnlm.retrieval.parts import Part
 from knnlm.runtime.artifacts import (
-    MANIFEST,
     ArtifactError,
-    identity,
     load_array,
-    partial_folder,
-    publish,
     read_manifest,
     rebuild_hint,
-    require_origin,
-    save_array,
-    write_manifest,
+    verify_checksums,
 )
-from knnlm.runtime.logs import Progress
-from knnlm.runtime.signals import stop_if_asked
-from knnlm.text.tokens import load_tokens
 
 KEYS = "datastore_keys.npy"
 VALUES = "datastore_values.npy"
 SLICE_BYTES = 512 << 20  # of keys in fp32: those of the scale `cpu` are one slice, converted once
-DTYPES = ("float16", "float32")
+OPEN_SHARDS = 128  # two files each; a process may have 1,024 open on many systems
 
 
 class Shard(NamedTuple):
@@ -51,18 +40,52 @@ class Shard(NamedTuple):
     datastore_values: NDArray[Any]
 
 
+class StoredShards(Sequence[Shard]):
+    """The shards of a folder, memory-mapped when they are read; OPEN_SHARDS of them stay open."""
+
+    def __init__(self, folder: Path, contents: Mapping[str, Any]) -> None:
+        self.folder, self.contents = folder, contents
+        self.firsts = range(0, contents["n_entries"], contents["rows_per_shard"])
+        self._open = lru_cache(maxsize=OPEN_SHARDS)(self._map)
+
+    def __len__(self) -> int:
+        return len(self.firsts)
+
+    def __getitem__(self, number: int) -> Shard:
+        return self._open(self.firsts[number])
+
+    def _map(self, first: int) -> Shard:
+        dim, dtype, values_dtype = (self.contents[n] for n in ("dim", "dtype", "values_dtype"))
+        folder = self.folder / shard_name(first // self.firsts.step)
+        keys = load_array(folder / KEYS, dtype=dtype, columns=dim)
+        values = load_array(folder / VALUES, dtype=values_dtype)
+        n_rows = min(self.firsts.step, self.contents["n_entries"] - first)
+        for name, array in ((KEYS, keys), (VALUES, values)):
+            if len(array) != n_rows:
+                raise ArtifactError(
+                    f"expected {folder / name} to have {n_rows:,} rows, got {len(array):,}; "
+                    f"{rebuild_hint(self.folder)}"
+                )
+        return Shard(first, keys, values)
+
+
 @dataclass(frozen=True)
 class Datastore:
-    """An open datastore; iterating gives its shards in order."""
+    """An open datastore; iterating gives its shards in order.
+
+    `rows` are the entries that a search compares with its queries: all, or those of a part. Ids
+    and values are those of the whole datastore in either case.
+    """
 
     folder: Path
-    shards: tuple[Shard, ...]
+    shards: Sequence[Shard]
     n_entries: int
     dim: int
     dtype: np.dtype
     rows_per_shard: int
     settings: dict[str, Any]
     made_from: dict[str, str]
+    rows: range
     _widened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Shard]:
@@ -73,36 +96,54 @@ class Datastore:
         """The rows of a slice: those that take 512 MiB in fp32."""
         return max(1, SLICE_BYTES // (4 * self.dim))
 
+    def part(self, part: Part) -> "Datastore":
+        """Return the same datastore with the rows that a part owns."""
+        return self.between(part.rows(self.n_entries, unit=self.rows_per_shard))
+
+    def between(self, rows: range) -> "Datastore":
+        """Return the same datastore with some of its rows."""
+        return replace(self, rows=rows, _widened={})
+
     def slices(self, n_rows: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (first id, keys in fp32), `n_rows` at a time, across the borders of shards.
 
         One buffer is kept and reused: what was yielded holds until the next slice is asked for,
-        and a datastore of one slice is converted once.
+        and rows that are one slice are converted once.
         """
-        n_rows = min(n_rows or self.slice_rows, self.n_entries)
+        n_rows = max(1, min(n_rows or self.slice_rows, len(self.rows)))
         if len(self._widened.get("buffer", ())) != n_rows:
             self._widened.update(buffer=np.empty((n_rows, self.dim), np.float32), start=None)
         buffer = self._widened["buffer"]
-        for start in range(0, self.n_entries, n_rows):
-            stop = min(start + n_rows, self.n_entries)
+        for start in self.rows[::n_rows]:
+            stop = min(start + n_rows, self.rows.stop)
             if self._widened["start"] != start:
                 self._widened["start"] = None
                 self._widen(start, stop, out=buffer)
                 self._widened["start"] = start
             yield start, buffer[: stop - start]
 
+    def stored_slices(self, n_rows: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (first id, keys as they are stored), at most `n_rows` of a shard, not copied."""
+        n_rows = n_rows or self.slice_rows
+        for first, keys in self._stored(self.rows):
+            for start in range(0, len(keys), n_rows):
+                yield first + start, keys[start : start + n_rows]
+
+    def _stored(self, rows: range) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (first id, keys) of each shard that has some of the rows, cut to them."""
+        size = self.rows_per_shard
+        for number in range(rows.start // size, -(-rows.stop // size)):
+            shard = self.shards[number]
+            low = max(rows.start, shard.first_id)
+            yield low, shard.datastore_keys[low - shard.first_id : rows.stop - shard.first_id]
+
     def _widen(self, start: int, stop: int, *, out: NDArray[np.float32]) -> None:
         """Convert entries start..stop-1 to fp32; torch does it 8 times as fast as NumPy."""
-        for shard in self.shards[start // self.rows_per_shard :]:
-            low = max(start, shard.first_id)
-            high = min(stop, shard.first_id + len(shard.datastore_keys))
-            if low >= high:
-                return
-            rows = shard.datastore_keys[low - shard.first_id : high - shard.first_id]
+        for first, keys in self._stored(range(start, stop)):
             with warnings.catch_warnings():  # memory-mapped rows are read-only, and only read
                 warnings.simplefilter("ignore")
-                source = torch.from_numpy(rows)
-            torch.from_numpy(out)[low - start : high - start].copy_(source)
+                source = torch.from_numpy(keys)
+            torch.from_numpy(out)[first - start :][: len(keys)].copy_(source)
 
     def values(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the values of entries, in the shape of `ids`; -1 where the id is -1."""
@@ -136,147 +177,34 @@ def open_datastore(folder: Path) -> Datastore:
     """
     manifest = read_manifest(folder, kind="datastore")
     contents = manifest["contents"]
-    n_entries, rows_per_shard = contents["n_entries"], contents["rows_per_shard"]
-    shards = []
-    for first in range(0, n_entries, rows_per_shard):
-        part = folder / _shard_name(first // rows_per_shard)
-        n_rows = min(rows_per_shard, n_entries - first)
-        shard = Shard(
-            first,
-            load_array(part / KEYS, dtype=contents["dtype"], columns=contents["dim"]),
-            load_array(part / VALUES, dtype=contents["values_dtype"]),
-        )
-        for name, array in zip((KEYS, VALUES), shard[1:], strict=True):
-            if len(array) != n_rows:
-                raise ArtifactError(
-                    f"expected {part / name} to have {n_rows:,} rows, got {len(array):,}; "
-                    f"{rebuild_hint(folder)}"
-                )
-        shards.append(shard)
+    shards = StoredShards(folder, contents)
+    for _ in shards:  # opens and checks each
+        pass
     return Datastore(
         folder=folder,
-        shards=tuple(shards),
-        n_entries=n_entries,
+        shards=shards,
+        n_entries=contents["n_entries"],
         dim=contents["dim"],
         dtype=np.dtype(contents["dtype"]),
-        rows_per_shard=rows_per_shard,
+        rows_per_shard=contents["rows_per_shard"],
         settings=manifest["settings"],
         made_from=manifest["made_from"],
+        rows=range(contents["n_entries"]),
     )
 
 
-def build_datastore(
-    *,
-    output: Path,
-    fingerprint: str,
-    model: Path,
-    tokens: Path,
-    site: str,
-    stride: int,
-    dtype: str,
-    shard_mib: int,
-    split: str = "train",
-    device: str | None = None,
-) -> None:
-    """Encode a split and publish its datastore.
-
-    Bytes depend on the settings alone: windows are read in batches of fixed composition, and a
-    window that two shards share is read for both, also when the build was interrupted between.
-
-    Args:
-        output: the folder to make; about dim x itemsize + 2 bytes a token.
-        fingerprint: names the folder in which finished shards wait.
-        model: its folder.
-        tokens: folder of the token streams, made with the model's tokenizer.
-        site: where in the last block the key is taken, see `knnlm.lm.anatomy.SITES`.
-        stride: tokens a window moves on; each key sees at least `context - stride` tokens.
-        dtype: of the keys, float16 or float32.
-        shard_mib: size of a shard's keys; its rows are rounded down to a power of two.
-        split: the split that is stored.
-        device: where the model runs; None takes a GPU if there is one.
+def verify_rows(datastore: Datastore) -> None:
+    """Compare the checksums of the shards that hold the rows of a datastore.
 
     Raises:
-        ValueError: if a setting is wrong, the split is shorter than a window, or a key does not
-            fit the dtype.
-        ArtifactError: if the model has another tokenizer.
+        ArtifactError: naming the first file whose content was altered.
     """
-    require_sites([site])
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
-    origin = {"model": identity(model, kind="model"), "tokens": identity(tokens, kind="tokens")}
-    tokenizer = read_manifest(tokens, kind="tokens")["made_from"]["tokenizer"]
-    require_origin(model, kind="model", role="tokenizer", expected=tokenizer)
-    stream = load_tokens(tokens, split).tokens
-    lm = load_model(model).to(device or available_device())
-    if len(stream) < context(lm) + 1:
-        raise ValueError(
-            f"the {split} split of {tokens} has {len(stream):,} tokens, too few for a window of "
-            f"{context(lm):,} and its last target; use more text or lower the model's context"
-        )
-    encoder = Encoder(lm, stream, site=site, stride=stride, dtype=dtype)
-    rows_per_shard = rows_of_shard(shard_mib, dim=width(lm), dtype=dtype)
-    partial = partial_folder(output, fingerprint)
-    checksums = write_shards(partial, encoder, rows_per_shard)
-    settings = {"site": site, "stride": stride, "context": context(lm), "dtype": dtype}
-    contents = {
-        "n_entries": encoder.n_entries,
-        "dim": width(lm),
-        "dtype": dtype,
-        "values_dtype": str(stream.dtype),
-        "rows_per_shard": rows_per_shard,
-    }
-    write_manifest(
-        partial,
-        kind="datastore",
-        settings={**settings, "shard_mib": shard_mib, "split": split},
-        made_from=origin,
-        contents=contents,
-        checksums=checksums,
-    )
-    publish(partial, output)
+    firsts = datastore.rows[:: datastore.rows_per_shard]
+    shards = [shard_name(first // datastore.rows_per_shard) for first in firsts]
+    names = {f"{shard}/{name}" for shard in shards for name in (KEYS, VALUES)}
+    verify_checksums(datastore.folder, kind="datastore", names=names)
 
 
-def rows_of_shard(shard_mib: int, *, dim: int, dtype: str) -> int:
-    """Return the rows of a shard: the largest power of two whose keys fit `shard_mib` MiB."""
-    fitting = (shard_mib << 20) // (dim * np.dtype(dtype).itemsize)
-    if fitting < 1:
-        raise ValueError(f"shard_mib must hold at least one key of {dim} {dtype}, got {shard_mib}")
-    return 1 << (fitting.bit_length() - 1)
-
-
-def write_shards(partial: Path, encoder: Encoder, rows_per_shard: int) -> dict[str, str]:
-    """Write the missing shards into a folder; return the checksum of each file by its path."""
-    firsts = range(0, encoder.n_entries, rows_per_shard)
-    names = [_shard_name(number) for number in range(len(firsts))]
-    whole = [(partial / name / MANIFEST).is_file() for name in names]
-    done = min(sum(whole) * rows_per_shard, encoder.n_entries)
-    progress = Progress("datastore", total=encoder.n_entries, unit="tokens", done=done)
-    checksums = {}
-    for first, name, is_whole in zip(firsts, names, whole, strict=True):
-        if not is_whole:
-            stop = min(first + rows_per_shard, encoder.n_entries)
-            _write_shard(partial / name, encoder, first, stop)
-            progress.update(min(progress.done + rows_per_shard, encoder.n_entries))
-            stop_if_asked()
-        manifest = read_manifest(partial / name, kind="datastore_shard")
-        checksums |= {f"{name}/{file}": r["sha256"] for file, r in manifest["files"].items()}
-    return checksums
-
-
-def _write_shard(folder: Path, encoder: Encoder, first: int, stop: int) -> None:
-    unfinished = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    save_array(unfinished / KEYS, encoder.keys(first, stop))
-    save_array(unfinished / VALUES, np.array(encoder.stream[first + 1 : stop + 1]))
-    write_manifest(
-        unfinished,
-        kind="datastore_shard",
-        settings={},
-        made_from={},
-        contents={"first_id": first, "n_entries": stop - first},
-    )
-    unfinished.replace(folder)
-
-
-def _shard_name(number: int) -> str:
+def shard_name(number: int) -> str:
+    """Return the folder of a shard, also within the parts that are not joined yet."""
     return f"shard-{number:05d}"

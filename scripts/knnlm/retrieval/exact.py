@@ -2,25 +2,26 @@
 
 A matrix product finds candidates fast but with rounding errors that depend on tiles, threads
 and device. So more than k are kept, their distances are computed again by direct differences,
-and a bound on the errors tells whether the true k nearest must be among them. Where it cannot
-tell (as when many keys are identical), the query is compared with every key directly. The
-result is therefore the same for all tile sizes, on CPU and GPU: the k smallest direct
-distances, equal ones in the order of their ids.
+and a bound on the errors tells whether the true k nearest of a slice must be among them. Where
+it cannot tell (as when many keys are identical), the query is compared with every key of the
+slice directly. The result is therefore the same for all tiles and slices: the k smallest direct
+distances, equal ones in the order of their ids. CPU and GPU agree on all but the last bits of a
+distance.
+
+Memory beyond the results: one slice of keys, SLICE_BYTES in fp32 unless slice_rows says
+otherwise, and the candidates of the queries, 12 (k + margin) bytes each.
 """
 
 import faiss
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from knnlm.retrieval.datastore import Datastore, group_by_range
+from knnlm.retrieval.nearest import no_neighbors, sort_neighbors
+from knnlm.retrieval.scorers import FaissScorer, Scorer, TorchScorer
 
-MARGIN = 32  # candidates beyond k
-MERGED_AT_A_TIME = 64  # queries whose candidates, some hundred kB, stay in the cache
-SCORES_A_TILE = 1 << 29  # fp32 scores on the GPU at a time: 2 GiB
-HALF_ULP = 2.0**-24  # largest relative error of one fp32 operation
+TILE_BYTES = 2 << 30  # of fp32 scores on a GPU at a time
 CONFIDENCE = 8.0  # standard deviations of accumulated rounding errors that are allowed for
-LARGEST_ID = 2**32 - 2  # ids and distances are sorted as one 64-bit number
 
 
 def search_exact(
@@ -29,41 +30,42 @@ def search_exact(
     *,
     k: int,
     slice_rows: int | None = None,
+    tile_bytes: int = TILE_BYTES,
     device: str = "cpu",
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the ids and squared distances of the k nearest entries of each query.
 
     Args:
         queries: (n_queries, dim), finite.
-        datastore: what is searched; it is read once, in order.
+        datastore: what is searched, its `rows` alone; they are read once, in order.
         k: number of neighbors, at most the number of entries.
-        slice_rows: keys converted to fp32 at a time, 512 MiB of them if None; no bit of the
+        slice_rows: keys compared at a time, 512 MiB of them in fp32 if None; no bit of the
             result depends on it.
-        device: where candidates are found: "cpu" (faiss) or a torch device such as "cuda".
+        tile_bytes: scores on a torch device at a time; no bit of the result depends on it.
+        device: where keys are compared: "cpu" (faiss) or a torch device such as "cuda".
 
     Returns:
         ids (n_queries, k) and squared L2 distances (n_queries, k), ascending, equal distances
-        by ascending id.
+        by ascending id; id -1 and distance +inf where the rows are fewer than k.
 
     Raises:
         ValueError: if k, a shape or a query is not as above.
     """
     queries = check_search(queries, datastore, k=k)
-    ids = np.full((len(queries), k), -1)
-    distances = np.full((len(queries), k), np.inf, dtype=np.float32)
-    floor = np.full(len(queries), np.inf)  # no rough distance that was left out is smaller
-    for start, keys in datastore.slices(slice_rows):
-        n_candidates = min(k + MARGIN, len(keys))
-        rough, columns = _candidates(queries, keys, n_candidates, device)
-        if n_candidates < len(keys):
-            np.minimum(floor, rough[:, -1], out=floor)
-        for first in range(0, len(queries), MERGED_AT_A_TIME):
-            rows = slice(first, first + MERGED_AT_A_TIME)
-            candidates = rough[rows], columns[rows]
-            _merge(queries[rows], keys, start, candidates, ids[rows], distances[rows])
-    open_ones = np.flatnonzero(floor <= _limit(queries, distances))
-    _scan(queries, datastore, open_ones, ids, distances, slice_rows)
+    ids, distances = no_neighbors(len(queries), k)
+    on_cpu = device == "cpu"
+    slices = datastore.slices(slice_rows) if on_cpu else datastore.stored_slices(slice_rows)
+    for start, keys in slices:
+        scorer = scorer_of(keys, device=device, tile_bytes=tile_bytes)
+        add_keys(ids, distances, queries, start, scorer)
     return ids, distances
+
+
+def scorer_of(keys: NDArray, *, device: str, tile_bytes: int) -> Scorer:
+    """Return the scorer of some keys: in fp32 on the CPU, in their dtype on a torch device."""
+    if device == "cpu":
+        return FaissScorer(np.ascontiguousarray(keys, dtype=np.float32))
+    return TorchScorer(keys, device=device, tile_bytes=tile_bytes)
 
 
 def check_search(
@@ -75,20 +77,23 @@ def check_search(
         ValueError: if k is larger than the datastore, or a query is of another width or not
             finite.
     """
-    if not 1 <= k <= datastore.n_entries:
+    name, n_entries, dim = datastore.folder, datastore.n_entries, datastore.dim
+    return check_queries(queries, k=k, name=str(name), n_entries=n_entries, dim=dim)
+
+
+def check_queries(
+    queries: NDArray[np.float32], *, k: int, name: str, n_entries: int, dim: int
+) -> NDArray[np.float32]:
+    """Return the same for keys that need not be stored, called `name` in errors."""
+    if not 1 <= k <= n_entries:
         raise ValueError(
-            f"k must be from 1 to {datastore.n_entries:,}, the number of entries of "
-            f"{datastore.folder}, got {k:,}; lower search.k or store more text"
+            f"k must be from 1 to {n_entries:,}, the number of entries of {name}, got {k:,}; "
+            "lower search.k or store more text"
         )
-    if datastore.n_entries > LARGEST_ID:
+    if queries.ndim != 2 or queries.shape[1] != dim:
         raise ValueError(
-            f"expected at most {LARGEST_ID:,} entries in {datastore.folder}, got "
-            f"{datastore.n_entries:,}; split the text into several datastores"
-        )
-    if queries.ndim != 2 or queries.shape[1] != datastore.dim:
-        raise ValueError(
-            f"expected queries (n_queries, {datastore.dim}) for {datastore.folder}, got "
-            f"{queries.shape}; use the model and the site that it was built with"
+            f"expected queries (n_queries, {dim}) for {name}, got {queries.shape}; use the model "
+            "and the site that it was built with"
         )
     if not np.isfinite(queries).all():
         raise ValueError("expected finite queries, got infinity or NaN; the model has diverged")
@@ -109,7 +114,7 @@ def squared_distances(
 
     Args:
         queries: (n_queries, dim).
-        datastore: where the keys are.
+        datastore: where the keys are; the ids are among its `rows`.
         ids: (n_queries, k); -1 where a neighbor is missing.
         slice_rows: as for `search_exact`.
 
@@ -117,11 +122,12 @@ def squared_distances(
         (n_queries, k), +inf where the id is -1.
     """
     distances = np.full(ids.size, np.inf, dtype=np.float32)
-    slice_rows = min(slice_rows or datastore.slice_rows, datastore.n_entries)
-    groups = dict(group_by_range(ids.ravel(), slice_rows))
+    slice_rows = min(slice_rows or datastore.slice_rows, max(1, len(datastore.rows)))
+    offsets = np.where(ids < 0, -1, ids - datastore.rows.start).ravel()
+    groups = dict(group_by_range(offsets, slice_rows))
     for start, keys in datastore.slices(slice_rows):
-        if start // slice_rows in groups:
-            places = groups[start // slice_rows]
+        places = groups.get((start - datastore.rows.start) // slice_rows)
+        if places is not None:
             found = np.empty(len(places), dtype=np.float32)
             rows, columns = places // ids.shape[1], ids.ravel()[places] - start
             arrays = (queries, rows, keys, columns, found)
@@ -132,128 +138,81 @@ def squared_distances(
     return distances.reshape(ids.shape)
 
 
-def sort_neighbors(
-    ids: NDArray[np.int64], distances: NDArray[np.float32], *, k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the k nearest of each row, ascending; equal distances by ascending id.
+def add_keys(
+    ids: NDArray[np.int64],
+    distances: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    start: int,
+    scorer: Scorer,
+) -> None:
+    """Put the keys of a slice among the nearest of the slices before it, in place.
 
-    The bits of floats at least 0 have the order of the floats, so a distance and an id make one
-    integer, and one sort does both. A missing neighbor (-1, +inf) comes last.
+    Args:
+        ids: (n_queries, k), all below `start`; -1 where a neighbor is missing.
+        distances: (n_queries, k), +inf where missing.
+        queries: (n_queries, dim), as `check_queries` returns them.
+        start: id of the first key of the slice.
+        scorer: of the slice.
     """
-    bits = (np.maximum(distances, 0) + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
-    packed = (bits.astype(np.uint64) << np.uint64(32)) | ids.astype(np.uint32)
-    packed.sort(axis=1)
-    packed = packed[:, :k]
-    ids = packed.astype(np.uint32).astype(np.int64)
-    ids[ids > LARGEST_ID] = -1
-    return ids, (packed >> np.uint64(32)).astype(np.uint32).view(np.float32)
-
-
-def _candidates(
-    queries: NDArray[np.float32], keys: NDArray[np.float32], n: int, device: str
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the n smallest rough distances of each query, ascending, and their rows in `keys`."""
-    if device == "cpu":
-        return faiss.knn(queries, keys, n)
-    return _candidates_torch(queries, keys, n, device)
-
-
-def _candidates_torch(
-    queries: NDArray[np.float32], keys: NDArray[np.float32], n: int, device: str
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the same on a torch device.
-
-    The n-th best so far is a threshold: after the first tiles almost nothing of a tile is below
-    it, and only what is gets merged.
-    """
-    q = torch.from_numpy(queries).to(device)
-    q_norms = (q**2).sum(1, keepdim=True)
-    best = torch.full((len(q), n), torch.inf, device=device)
-    best_rows = torch.full((len(q), n), -1, device=device)
-    tile_rows = max(1, SCORES_A_TILE // len(q))
-    for start, tile in enumerate(torch.from_numpy(keys).split(tile_rows)):
-        x = tile.to(device)
-        scores = torch.addmm((x**2).sum(1), q, x.T, alpha=-2).add_(q_norms)
-        i, j = (scores < best[:, -1:]).nonzero(as_tuple=True)
-        counts = torch.bincount(i, minlength=len(q))
-        places = torch.arange(len(i), device=device) - (counts.cumsum(0) - counts)[i]
-        found = torch.full((len(q), int(counts.max())), torch.inf, device=device)
-        found_rows = torch.full(found.shape, -1, device=device)
-        found[i, places], found_rows[i, places] = scores[i, j], j + start * tile_rows
-        best, order = torch.cat([best, found], 1).topk(n, largest=False)
-        best_rows = torch.cat([best_rows, found_rows], 1).gather(1, order)
-    return best.cpu().numpy(), best_rows.cpu().numpy()
+    n = min(ids.shape[1] + scorer.margin, scorer.n_keys)
+    limit = _limit(queries, distances, scorer.error)
+    rough, columns = scorer.candidates(queries, n, limit)
+    for first in range(0, len(queries), scorer.queries_at_a_time):
+        rows = slice(first, first + scorer.queries_at_a_time)
+        near = np.where(rough[rows] <= limit[rows, None], columns[rows], -1)
+        _merge(ids[rows], distances[rows], queries[rows], start, scorer, near)
+    if n < scorer.n_keys:
+        limit = _limit(queries, distances, scorer.error)
+        for query in np.flatnonzero(rough[:, -1] <= limit):
+            _scan(ids[query], distances[query], queries[query], start, scorer)
 
 
 def _merge(
-    queries: NDArray[np.float32],
-    keys: NDArray[np.float32],
-    start: int,
-    candidates: tuple[NDArray[np.float32], NDArray[np.int64]],
     ids: NDArray[np.int64],
     distances: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    start: int,
+    scorer: Scorer,
+    near: NDArray[np.int64],
 ) -> None:
-    """Put the candidates of a slice that starts at entry `start` among the neighbors, in place."""
-    rough, columns = candidates
-    near = np.where(rough <= _limit(queries, distances)[:, None], columns, -1)
+    """Put the near columns of a slice among the neighbors, in place."""
     near = near[:, : (near >= 0).sum(axis=1).max()]  # rough distances ascend: the rest is -1
     near.sort(axis=1)  # keys are fetched in the order in which they lie in memory
-    known = min(start, ids.shape[1])
+    known = int((ids >= 0).any(axis=0).sum())  # missing ones come last
     every_id = np.concatenate([ids[:, :known], np.where(near >= 0, near + start, -1)], axis=1)
-    every = np.concatenate([distances[:, :known], _direct(queries, keys, near)], axis=1)
+    every = np.concatenate([distances[:, :known], scorer.direct(queries, near)], axis=1)
     every_id, every = sort_neighbors(every_id, every, k=ids.shape[1])
     ids[:, : every.shape[1]], distances[:, : every.shape[1]] = every_id, every
 
 
-def _limit(queries: NDArray[np.float32], distances: NDArray[np.float32]) -> NDArray[np.float64]:
+def _scan(
+    ids: NDArray[np.int64],
+    distances: NDArray[np.float32],
+    query: NDArray[np.float32],
+    start: int,
+    scorer: Scorer,
+) -> None:
+    """Compare one query with every key of a slice, and replace its neighbors in place."""
+    direct = scorer.direct(query[None], np.arange(scorer.n_keys)[None])[0]
+    near = np.flatnonzero(direct <= distances[-1])
+    before = ids < start
+    every_id = np.concatenate([ids[before], near + start])
+    every = np.concatenate([distances[before], direct[near]])
+    found = sort_neighbors(every_id[None], every[None], k=len(ids))
+    ids[:], distances[:] = found[0][0], found[1][0]
+
+
+def _limit(
+    queries: NDArray[np.float32], distances: NDArray[np.float32], error: float
+) -> NDArray[np.float64]:
     """Return the rough distance of each query above which a key is none of its k nearest.
 
     A key within the k-th distance t has a norm of at most |q| + sqrt(t), so the terms of
     |q|^2 - 2qk + |k|^2 add up to at most (2 |q| + sqrt(t))^2, and those of the direct distance
-    to t. A sum of n rounded terms is off by at most CONFIDENCE * sqrt(n) half ulps of them, but
-    for a chance of about 2 n exp(-CONFIDENCE^2 / 2) = n 3e-14: Higham and Mary (2019).
+    to t. A sum of n rounded terms is off by at most CONFIDENCE * sqrt(n) errors of a step of
+    them, but for a chance of about 2 n exp(-CONFIDENCE^2 / 2) = n 3e-14: Higham and Mary (2019).
     """
     last = distances[:, -1].astype(np.float64)
     reach = 2 * np.linalg.norm(queries.astype(np.float64), axis=1) + np.sqrt(last)
     n_roundings = queries.shape[1] + 4
-    return last + CONFIDENCE * np.sqrt(n_roundings) * HALF_ULP * (reach**2 + last)
-
-
-def _scan(
-    queries: NDArray[np.float32],
-    datastore: Datastore,
-    open_ones: NDArray[np.int64],
-    ids: NDArray[np.int64],
-    distances: NDArray[np.float32],
-    slice_rows: int | None,
-) -> None:
-    """Compare the open queries with every key, and replace their neighbors in place."""
-    if not len(open_ones):
-        return
-    k = ids.shape[1]
-    found = {
-        query: (np.empty((1, 0), np.int64), np.empty((1, 0), np.float32)) for query in open_ones
-    }
-    for start, keys in datastore.slices(slice_rows):
-        columns = np.arange(len(keys))[None]
-        for query, (old_ids, old) in found.items():
-            direct = _direct(queries[query : query + 1], keys, columns)
-            near = direct[0] <= distances[query, -1]
-            every_id = np.concatenate([old_ids, columns[:, near] + start], axis=1)
-            every = np.concatenate([old, direct[:, near]], axis=1)
-            found[query] = sort_neighbors(every_id, every, k=k)
-    for query, neighbors in found.items():
-        ids[query], distances[query] = neighbors[0][0], neighbors[1][0]
-
-
-def _direct(
-    queries: NDArray[np.float32], keys: NDArray[np.float32], columns: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Return the squared distance of each query to its rows of `keys`; +inf where that is -1."""
-    columns = np.ascontiguousarray(columns)
-    distances = np.empty(columns.shape, dtype=np.float32)
-    arrays = (distances, queries, keys, columns)
-    faiss.fvec_L2sqr_by_idx(
-        *(faiss.swig_ptr(array) for array in arrays), queries.shape[1], *columns.shape
-    )
-    return distances
+    return last + CONFIDENCE * np.sqrt(n_roundings) * error * (reach**2 + last)

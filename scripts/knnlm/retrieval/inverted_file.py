@@ -4,6 +4,11 @@ Keys are clustered; a query is compared with the keys of its nearest clusters on
 et al. (2020) cluster 1M keys around 4,096 centroids, store codes of 64 bytes, and read 32
 clusters. Their distances come from full keys, fetched again (`rescore`); those of the codes are
 what others report. Settings of a search are given with each search, never left in the index.
+
+An index is trained once, on a sample. Then each part encodes the keys of its shards, one file of
+codes for each: the number of the cluster and the code of every key, in the order of the keys, so
+that ids are arithmetic. Each code is written once; the lists of the clusters are put together in
+memory when a search begins, from the codes of its part.
 """
 
 from collections.abc import Mapping
@@ -14,40 +19,47 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from knnlm.retrieval.datastore import Datastore, group_by_range, open_datastore
-from knnlm.retrieval.exact import MARGIN, check_search, sort_neighbors, squared_distances
+from knnlm.retrieval.datastore import Datastore, group_by_range, open_datastore, shard_name
+from knnlm.retrieval.exact import check_search, squared_distances
+from knnlm.retrieval.index_settings import CODE_BITS, TRAINED, check_index
+from knnlm.retrieval.nearest import no_neighbors, sort_neighbors
+from knnlm.retrieval.parts import Part
 from knnlm.runtime.artifacts import (
+    ArtifactError,
     atomic_path,
     identity,
+    load_array,
     partial_folder,
     publish,
     read_manifest,
+    rebuild_hint,
     require_origin,
+    verify_checksums,
     write_manifest,
 )
 from knnlm.runtime.logs import LOGGER, Progress
 from knnlm.runtime.seeds import derive_seed, numpy_generator
 from knnlm.runtime.signals import stop_if_asked
 
-ENGINES = ("exact", "ivf_flat", "ivfpq")
-INDEX = "index.faiss"
-TRAINED = "trained.faiss"  # waits in the partial folder: clustering takes longest
-CODE_BITS = 8  # of each part of a code, as in the paper: 256 centroids a part
+CENTROIDS = "centroids.faiss"  # waits in the partial folder: clustering takes longest
+MARGIN = 32  # neighbors beyond k that are asked for, so that ties at the last place show
 
 
-def build_index(
+def train_index(
     *, output: Path, fingerprint: str, datastore: Path, index: Mapping[str, Any], seed: int
 ) -> None:
-    """Train an index on a sample of the keys, add every key, and publish it.
+    """Train an index on a sample of the keys and publish it, empty.
 
-    Exact search needs no index: its artifact is a manifest.
+    Two stages, the centroids and the code; a training that was interrupted goes on with the
+    second. Memory: the sample in fp32, 4 x train_keys x dim bytes, and about as much for the
+    clustering.
 
     Args:
         output: the folder to make.
-        fingerprint: names the folder in which the trained index waits.
+        fingerprint: names the folder in which the centroids wait.
         datastore: the folder of the datastore.
-        index: the block of the config: engine, and for the approximate ones n_centroids,
-            n_probes, train_keys, rescore, and code_bytes for ivfpq.
+        index: the block of the config: engine, n_centroids, n_probes, train_keys, rescore, and
+            code_bytes for ivfpq.
         seed: of the sample and the clustering.
 
     Raises:
@@ -56,86 +68,128 @@ def build_index(
     store = open_datastore(datastore)
     check_index(index, n_entries=store.n_entries, dim=store.dim)
     partial = partial_folder(output, fingerprint)
-    contents = {"engine": index["engine"], "n_entries": store.n_entries, "dim": store.dim}
-    if index["engine"] != "exact":
-        clustered = (partial / TRAINED).is_file()
-        stages = Progress("index", total=2, unit="stages", done=int(clustered))
-        trained = _trained(partial / TRAINED, store, index, seed=seed)
+    sample = _sample(store, index["train_keys"], seed=seed)
+    clustered = (partial / CENTROIDS).is_file()
+    stages = Progress("index", total=2, unit="stages", done=int(clustered))
+    if not clustered:
+        _write(_centroids(sample, index["n_centroids"], seed=seed), partial / CENTROIDS)
         stages.update(1, "clustering is done")
         stop_if_asked()
-        progress = Progress("index", total=store.n_entries, unit="keys")
-        for start, keys in store.slices():
-            trained.add(keys)
-            progress.update(start + len(keys))
-        contents |= {"n_centroids": trained.nlist, "bytes_per_entry": trained.code_size}
-        _write(trained, partial / INDEX)
-        (partial / TRAINED).unlink()
+    centroids = faiss.read_index(str(partial / CENTROIDS))
+    _write(_trained(sample, centroids, index, seed=seed), partial / TRAINED)
+    (partial / CENTROIDS).unlink()
+    stages.update(2)
     write_manifest(
         partial,
-        kind="index",
+        kind="index_head",
         settings={**index, "seed": seed},
         made_from={"datastore": identity(datastore, kind="datastore")},
-        contents=contents,
+        contents={},
     )
     publish(partial, output)
 
 
-def check_index(index: Mapping[str, Any], *, n_entries: int, dim: int) -> None:
-    """Check that the settings of an index fit a datastore.
+def encode_index_part(
+    *, output: Path, fingerprint: str, datastore: Path, head: Path, part: Part
+) -> None:
+    """Encode the keys of a part and publish their codes, shard by shard.
+
+    A part that was interrupted goes on with the missing shards. Memory: a slice of keys in fp32
+    and its codes, some 1 GiB; bytes on disk: n_entries x bytes_per_entry over all parts.
+
+    Args:
+        output: the folder to make.
+        fingerprint: names the folder in which finished shards wait.
+        datastore: the folder of the datastore.
+        head: the trained index.
+        part: which shards.
 
     Raises:
-        ValueError: naming the setting, what was expected and what was given.
+        ArtifactError: if the index was trained on another datastore.
     """
-    engine = index["engine"]
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine}")
-    if engine == "exact":
-        return
-    n_train = min(index["train_keys"], n_entries)
-    n_centroids, n_probes = index["n_centroids"], index["n_probes"]
-    if not 1 <= n_centroids <= n_train:
-        raise ValueError(
-            f"n_centroids must be from 1 to the {n_train:,} keys that {engine} is trained on, got "
-            f"{n_centroids:,}; lower it, or raise train_keys"
-        )
-    if not 1 <= n_probes <= n_centroids:
-        raise ValueError(
-            f"n_probes must be from 1 to the {n_centroids:,} centroids, got {n_probes:,}"
-        )
-    if engine == "ivfpq" and (index["code_bytes"] < 1 or dim % index["code_bytes"]):
-        raise ValueError(
-            f"code_bytes must divide the width of the keys, {dim}, got {index['code_bytes']}"
-        )
-    if engine == "ivfpq" and n_train < 1 << CODE_BITS:
-        raise ValueError(
-            f"ivfpq needs at least {1 << CODE_BITS} keys to train on, got {n_train:,}; use more "
-            "text or ivf_flat"
-        )
+    store = open_datastore(datastore)
+    made_from = {"datastore": identity(datastore, kind="datastore")}
+    require_origin(head, kind="index_head", role="datastore", expected=made_from["datastore"])
+    trained = faiss.read_index(str(head / TRAINED))
+    store = store.part(part)
+    partial = partial_folder(output, fingerprint)
+    _encode_shards(partial, store, trained)
+    settings = read_manifest(head, kind="index_head")["settings"]
+    write_manifest(
+        partial,
+        kind="index_part",
+        settings=settings,
+        made_from={**made_from, "head": identity(head, kind="index_head")},
+        contents={
+            "engine": settings["engine"],
+            "n_entries": store.n_entries,
+            "dim": store.dim,
+            "n_centroids": trained.nlist,
+            "bytes_per_entry": trained.sa_code_size(),
+            "rows": [store.rows.start, store.rows.stop],
+        },
+    )
+    publish(partial, output)
 
 
-def _trained(
-    path: Path, datastore: Datastore, settings: Mapping[str, Any], *, seed: int
-) -> faiss.IndexIVF:
-    """Return the trained, empty index; read it if an interrupted job has written it."""
-    if path.is_file():
-        return faiss.read_index(str(path))
-    quantizer = faiss.IndexFlatL2(datastore.dim)
-    n_centroids = settings["n_centroids"]
-    if settings["engine"] == "ivf_flat":
-        index = faiss.IndexIVFFlat(quantizer, datastore.dim, n_centroids)
-    else:
-        code = (settings["code_bytes"], CODE_BITS)
-        index = faiss.IndexIVFPQ(quantizer, datastore.dim, n_centroids, *code)
-        index.pq.cp.seed = derive_seed(seed, "codes") % (1 << 31)
-        index.pq.cp.min_points_per_centroid = 1
-    sample = _sample(datastore, settings["train_keys"], seed=seed)
+def _encode_shards(partial: Path, store: Datastore, trained: faiss.IndexIVF) -> None:
+    """Write the codes of the shards that have none yet."""
+    done = 0
+    ranges = [range(i, min(i + store.rows_per_shard, store.rows.stop)) for i in _firsts(store)]
+    missing = [rows for rows in ranges if not _codes_path(partial, store, rows.start).is_file()]
+    done = len(store.rows) - sum(map(len, missing))
+    progress = Progress("index", total=len(store.rows), unit="keys", done=done)
+    for rows in missing:
+        shape = (len(rows), trained.sa_code_size())
+        with atomic_path(_codes_path(partial, store, rows.start)) as temporary:
+            codes = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            for start, keys in store.between(rows).slices():
+                codes[start - rows.start :][: len(keys)] = trained.sa_encode(keys)
+            codes.flush()
+        done += len(rows)
+        progress.update(done)
+        stop_if_asked()
+
+
+def _firsts(store: Datastore) -> range:
+    return store.rows[:: store.rows_per_shard]
+
+
+def _codes_path(folder: Path, store: Datastore, first: int) -> Path:
+    return folder / f"{shard_name(first // store.rows_per_shard)}.npy"
+
+
+def _centroids(sample: NDArray[np.float32], n_centroids: int, *, seed: int) -> faiss.Index:
+    """Return the centroids of the clusters of a sample."""
+    quantizer = faiss.IndexFlatL2(sample.shape[1])
+    index = faiss.IndexIVFFlat(quantizer, sample.shape[1], n_centroids)
     index.cp.seed = derive_seed(seed, "centroids") % (1 << 31)
     index.cp.min_points_per_centroid = 1  # only silences a warning
     index.cp.max_points_per_centroid = len(sample)  # use all of the sample
     LOGGER.info("index: clustering %s keys around %s centroids", len(sample), n_centroids)
     index.train(sample)
-    _write(index, path)
+    return quantizer
+
+
+def _trained(
+    sample: NDArray[np.float32], centroids: faiss.Index, settings: Mapping[str, Any], *, seed: int
+) -> faiss.IndexIVF:
+    """Return the trained, empty index with these centroids, which faiss keeps as they are."""
+    dim = sample.shape[1]
+    if settings["engine"] == "ivf_flat":
+        index = faiss.IndexIVFFlat(centroids, dim, centroids.ntotal)
+    else:
+        code = (settings["code_bytes"], CODE_BITS)
+        index = faiss.IndexIVFPQ(centroids, dim, centroids.ntotal, *code)
+        index.pq.cp.seed = derive_seed(seed, "codes") % (1 << 31)
+        index.pq.cp.min_points_per_centroid = 1
+    index.train(sample)
     return index
+
+
+def _write(index: faiss.Index, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        faiss.write_index(index, str(temporary))
 
 
 def _sample(datastore: Datastore, n_keys: int, *, seed: int) -> NDArray[np.float32]:
@@ -150,24 +204,29 @@ def _sample(datastore: Datastore, n_keys: int, *, seed: int) -> NDArray[np.float
     return keys
 
 
-def _write(index: faiss.Index, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        faiss.write_index(index, str(temporary))
+def open_index(folder: Path, *, datastore: Datastore) -> faiss.IndexIVF:
+    """Return an index with the rows of a part of its datastore.
 
-
-def open_index(folder: Path, *, datastore: Path) -> tuple[faiss.IndexIVF | None, dict[str, Any]]:
-    """Return an index, None for exact search, and its settings, after checking its origin.
+    Memory: the codes and ids of the rows, about (bytes_per_entry + 8) x rows, and a file of codes.
 
     Raises:
         ArtifactError: if it is not whole, or was made from another datastore.
     """
-    manifest = read_manifest(folder, kind="index")
-    expected = identity(datastore, kind="datastore")
+    expected = identity(datastore.folder, kind="datastore")
     require_origin(folder, kind="index", role="datastore", expected=expected)
-    settings = manifest["settings"]
-    if settings["engine"] == "exact":
-        return None, settings
-    return faiss.read_index(str(folder / INDEX)), settings
+    paths = [_codes_path(folder, datastore, first) for first in _firsts(datastore)]
+    verify_checksums(folder, kind="index", names={TRAINED, *(path.name for path in paths)})
+    index = faiss.read_index(str(folder / TRAINED))
+    for first, path in zip(_firsts(datastore), paths, strict=True):
+        codes = load_array(path, dtype=np.uint8, columns=index.sa_code_size())
+        n_rows = min(datastore.rows_per_shard, datastore.rows.stop - first)
+        if len(codes) != n_rows:
+            raise ArtifactError(
+                f"expected {path} to have {n_rows:,} rows, got {len(codes):,}; "
+                f"{rebuild_hint(folder)}"
+            )
+        index.add_sa_codes(np.ascontiguousarray(codes), np.arange(first, first + n_rows))
+    return index
 
 
 def search_index(
@@ -183,7 +242,7 @@ def search_index(
 
     Args:
         queries: (n_queries, dim), finite.
-        index: from `open_index`.
+        index: from `open_index`, with the keys of one part or of all.
         datastore: the one that the index was built from.
         k: number of neighbors, at most the number of entries.
         n_probes: clusters that are read for a query.
@@ -199,16 +258,16 @@ def search_index(
     """
     queries = check_search(queries, datastore, k=k)
     parameters = search_parameters(n_probes)
-    ids = np.empty((len(queries), k), dtype=np.int64)
-    distances = np.empty((len(queries), k), dtype=np.float32)
+    ids, distances = no_neighbors(len(queries), k)
     open_ones, wanted = np.arange(len(queries)), k + MARGIN
     while len(open_ones):
-        wanted = min(wanted, datastore.n_entries)
+        wanted = max(1, min(wanted, index.ntotal))
         found, found_ids = index.search(queries[open_ones], wanted, params=parameters)
         found[found_ids < 0] = np.inf
-        ids[open_ones], distances[open_ones] = sort_neighbors(found_ids, found, k=k)
+        near_ids, near = sort_neighbors(found_ids, found, k=k)
+        ids[open_ones, : near.shape[1]], distances[open_ones, : near.shape[1]] = near_ids, near
         tied = (found_ids[:, -1] >= 0) & (found[:, -1] <= distances[open_ones, -1])
-        open_ones = open_ones[tied & (wanted < datastore.n_entries)]
+        open_ones = open_ones[tied & (wanted < index.ntotal)]
         wanted *= 2  # equal distances at the last place: ask for more, the smaller ids count
     if rescore:
         distances = squared_distances(queries, datastore, ids)

@@ -1,37 +1,35 @@
 """Stored neighbors: found once, so that k, temperature and lmbda are scored without a search.
 
-Queries are searched in blocks; each block is published whole, and a search that was interrupted
-goes on with the missing ones. A missing neighbor has id -1, distance +inf and value -1.
+Queries are stored in blocks. Each part of a datastore is searched by a job of its own, and the
+lists of the parts are merged here, block by block. A missing neighbor has id -1, distance +inf
+and value -1. NumPy alone, so that readers and the job that merges start in a moment.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from knnlm.lm.scoring import load_queries
-from knnlm.retrieval.datastore import Datastore, open_datastore
-from knnlm.retrieval.encoder import available_device
-from knnlm.retrieval.exact import check_search, search_exact
-from knnlm.retrieval.inverted_file import open_index, search_index, search_parameters
+from knnlm.retrieval.nearest import sort_neighbors
+from knnlm.retrieval.parts import link_files, read_parts
 from knnlm.runtime.artifacts import (
     ArtifactError,
     atomic_path,
-    identity,
     partial_folder,
     publish,
     read_manifest,
     rebuild_hint,
-    require_origin,
-    verify_checksums,
     write_manifest,
 )
 from knnlm.runtime.logs import Progress
-from knnlm.runtime.seeds import numpy_generator
 from knnlm.runtime.signals import stop_if_asked
+
+ARRAYS = ("ids", "distances", "values")
+ROUGH = "rough"  # in the blocks of a part whose engine computes distances again
+RECALL = "recall.npz"  # what exact search finds for some queries, in the rows of a part
 
 
 @dataclass(frozen=True)
@@ -49,69 +47,115 @@ class Neighbors:
     values: NDArray[np.int32]
 
 
-def search(
-    *,
-    output: Path,
-    fingerprint: str,
-    datastore: Path,
-    index: Path,
-    queries: Path,
-    k: int,
-    block_queries: int,
-    recall_sample: int,
-    seed: int,
-    device: str | None = None,
-) -> None:
-    """Find the neighbors of every query and publish them, with the recall of the engine.
+def merge_neighbors(*, output: Path, fingerprint: str, parts: Sequence[Path]) -> None:
+    """Merge the neighbors that were found in each part of a datastore, and publish them.
+
+    The k nearest of all are among the k nearest of each part. Blocks are merged one at a time; a
+    merge that was interrupted goes on with the missing ones. One part alone is linked. Memory: a
+    block of every part, 24 x block_queries x k x parts bytes, and as much for their order.
 
     Args:
         output: the folder to make.
         fingerprint: names the folder in which finished blocks wait.
-        datastore: the folder of the datastore; its key site is searched.
-        index: the folder of its index, which says the engine and its settings.
-        queries: the folder of the queries, made by the same model from the same corpus.
-        k: neighbors of a query.
-        block_queries: queries searched and published together.
-        recall_sample: queries on which an approximate engine is compared with exact search.
-        seed: of that sample.
-        device: of exact search; None takes a GPU if there is one; no number depends on it.
+        parts: what each part found, in order.
 
     Raises:
-        ValueError: if k is larger than the datastore.
-        ArtifactError: if an artifact is not what was written, or was made from another one.
+        ArtifactError: if the parts do not belong together.
     """
-    verify_checksums(datastore, kind="datastore")
-    store = open_datastore(datastore)
-    for role in ("model", "tokens"):
-        require_origin(queries, kind="queries", role=role, expected=store.made_from[role])
-    device = device or available_device()
-    engine = _Engine(store, index, k=k, device=device)
-    hidden = load_queries(queries).hidden(store.settings["site"])
-    check_search(hidden[:1], store, k=k)
+    manifests = read_parts(parts, kind="neighbors_part")
+    contents = manifests[0]["contents"]
+    shape = {name: contents[name] for name in ("n_queries", "block_queries", "k")}
     partial = partial_folder(output, fingerprint)
-    _search_blocks(partial, engine, hidden, block_queries=block_queries)
-    chosen = _recall_sample(len(hidden), recall_sample, seed=seed)
-    ids = _read_blocks(partial, n_queries=len(hidden), block_queries=block_queries, k=k).ids
+    checksums = None
+    if len(parts) == 1:
+        checksums = link_files(parts[0], manifests[0], partial)
+        (partial / RECALL).unlink(missing_ok=True)
+    else:
+        _merge_blocks(partial, parts, **shape)
     write_manifest(
         partial,
         kind="neighbors",
-        settings={"k": k, "recall_sample": recall_sample, "seed": seed},
-        made_from={
-            "datastore": identity(datastore, kind="datastore"),
-            "index": identity(index, kind="index"),
-            "queries": identity(queries, kind="queries"),
-        },
+        settings=manifests[0]["settings"],
+        made_from=manifests[0]["made_from"],
         contents={
-            "n_queries": len(hidden),
-            "block_queries": block_queries,
-            "k": k,
-            "site": store.settings["site"],
-            "search": engine.settings_in_use(),
-            "recall": engine.recall(hidden[chosen], ids[chosen]),
-            "recall_queries": len(chosen),
+            **{name: v for name, v in contents.items() if name not in ("rows", "n_entries")},
+            "recall": _recall(read_blocks(partial, **shape), parts),
         },
+        checksums=checksums,
     )
     publish(partial, output)
+
+
+def _merge_blocks(
+    partial: Path, parts: Sequence[Path], *, n_queries: int, block_queries: int, k: int
+) -> None:
+    """Merge the blocks that are not merged yet, and publish each."""
+    blocks = blocks_of(partial, n_queries, block_queries)
+    missing = [(path, rows) for path, rows in blocks if not path.is_file()]
+    done = n_queries - sum(rows.stop - rows.start for _, rows in missing)
+    progress = Progress("merge", total=n_queries, unit="queries", done=done)
+    for path, rows in missing:
+        found = [_read_arrays(part / path.name) for part in parts]
+        lists = {name: np.concatenate([f[name] for f in found], axis=1) for name in found[0]}
+        write_block(path, merge_lists(lists, k=k))
+        done += rows.stop - rows.start
+        progress.update(done)
+        stop_if_asked()
+
+
+def merge_lists(lists: Mapping[str, NDArray[Any]], *, k: int) -> dict[str, NDArray[Any]]:
+    """Return the k nearest of each row, ascending, as the arrays of a block.
+
+    Args:
+        lists: (n_queries, n) each, in any order: distinct `ids`, -1 where missing; `distances`,
+            +inf where missing; `values`, -1 where missing. With `rough` distances the k nearest
+            are chosen by those, and then put into the order of their distances.
+        k: columns of the result.
+    """
+    if ROUGH in lists:
+        nearest, _ = sort_neighbors(lists["ids"], lists[ROUGH], k=k)
+        lists = {name: _look_up(lists["ids"], nearest, lists[name]) for name in ARRAYS}
+    ids, distances = sort_neighbors(lists["ids"], lists["distances"], k=k)
+    values = _look_up(lists["ids"], ids, lists["values"])
+    return {"ids": ids, "distances": distances, "values": values}
+
+
+def _look_up(ids: NDArray[np.int64], wanted: NDArray[np.int64], of_ids: NDArray) -> NDArray:
+    """Return what belongs to the wanted ids of each row; `of_ids` has it in the order of `ids`."""
+    order = np.argsort(ids, axis=1)
+    known = np.take_along_axis(ids, order, axis=1)
+    places = [np.searchsorted(row, some) for row, some in zip(known, wanted, strict=True)]
+    return np.take_along_axis(of_ids, np.take_along_axis(order, np.array(places), 1), axis=1)
+
+
+def write_block(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Publish a block of queries."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def write_recall(
+    path: Path,
+    queries: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    distances: NDArray[np.float32],
+) -> None:
+    """Publish what exact search finds for some queries in a part; nothing if recall is 1."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, queries=queries, ids=ids, distances=distances)
+
+
+def _recall(found: Neighbors, parts: Sequence[Path]) -> float:
+    """Return the share of the true neighbors of the sampled queries that were found."""
+    samples = [_read_arrays(part / RECALL) for part in parts]
+    ids, distances = (
+        np.concatenate([sample[name] for sample in samples], axis=1)
+        for name in ("ids", "distances")
+    )
+    if not ids.size:  # an exact engine has nothing to compare
+        return 1.0
+    expected, _ = sort_neighbors(ids, distances, k=found.ids.shape[1])
+    return recall(found.ids[samples[0]["queries"]], expected)
 
 
 def load_neighbors(folder: Path) -> Neighbors:
@@ -122,7 +166,7 @@ def load_neighbors(folder: Path) -> Neighbors:
     """
     contents = read_manifest(folder, kind="neighbors")["contents"]
     shape = {name: contents[name] for name in ("n_queries", "block_queries", "k")}
-    return _read_blocks(folder, **shape)
+    return read_blocks(folder, **shape)
 
 
 def recall(found: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
@@ -131,69 +175,8 @@ def recall(found: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
     return float(np.mean(hits))
 
 
-class _Engine:
-    """One way to search one datastore, as the manifest of its index says."""
-
-    def __init__(self, datastore: Datastore, index: Path, *, k: int, device: str) -> None:
-        verify_checksums(index, kind="index")
-        self.index, self.settings = open_index(index, datastore=datastore.folder)
-        self.datastore, self.k, self.device = datastore, k, device
-
-    def exact(self, queries: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return ids and distances of exact search."""
-        return search_exact(queries, self.datastore, k=self.k, device=self.device)
-
-    def __call__(self, queries: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return ids and distances of this engine."""
-        if self.index is None:
-            return self.exact(queries)
-        return search_index(
-            queries,
-            self.index,
-            self.datastore,
-            k=self.k,
-            n_probes=self.settings["n_probes"],
-            rescore=self.settings["rescore"],
-        )
-
-    def recall(self, queries: NDArray[Any], ids: NDArray[np.int64]) -> float:
-        """Return the share of the true neighbors of some queries that are among `ids`."""
-        return 1.0 if self.index is None else recall(ids, self.exact(queries)[0])
-
-    def settings_in_use(self) -> dict[str, Any]:
-        """Return the settings of the search, read back from faiss."""
-        if self.index is None:
-            return {"engine": "exact"}
-        in_use = {
-            "engine": self.settings["engine"],
-            "rescore": self.settings["rescore"],
-            "n_probes": search_parameters(self.settings["n_probes"]).nprobe,
-            "n_centroids": self.index.nlist,
-        }
-        if isinstance(self.index, faiss.IndexIVFPQ):
-            in_use["code_bytes"] = self.index.pq.code_size
-        return in_use
-
-
-def _search_blocks(
-    folder: Path, engine: _Engine, hidden: NDArray[Any], *, block_queries: int
-) -> None:
-    """Search the blocks that are not there yet, and publish each as soon as it is found."""
-    blocks = _blocks(folder, len(hidden), block_queries)
-    missing = [(path, rows) for path, rows in blocks if not path.is_file()]
-    done = len(hidden) - sum(rows.stop - rows.start for _, rows in missing)
-    progress = Progress("search", total=len(hidden), unit="queries", done=done)
-    for path, rows in missing:
-        ids, distances = engine(np.array(hidden[rows]))
-        values = engine.datastore.values(ids)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, ids=ids, distances=distances, values=values)
-        done += len(ids)
-        progress.update(done)
-        stop_if_asked()
-
-
-def _blocks(folder: Path, n_queries: int, block_queries: int) -> list[tuple[Path, slice]]:
+def blocks_of(folder: Path, n_queries: int, block_queries: int) -> list[tuple[Path, slice]]:
+    """Return the file of each block of queries, and the queries that it holds."""
     starts = range(0, n_queries, block_queries)
     return [
         (folder / f"block-{number:05d}.npz", slice(start, min(start + block_queries, n_queries)))
@@ -201,24 +184,30 @@ def _blocks(folder: Path, n_queries: int, block_queries: int) -> list[tuple[Path
     ]
 
 
-def _read_blocks(folder: Path, *, n_queries: int, block_queries: int, k: int) -> Neighbors:
+def read_blocks(folder: Path, *, n_queries: int, block_queries: int, k: int) -> Neighbors:
+    """Read the blocks of a folder.
+
+    Raises:
+        ArtifactError: naming the block that is missing or cannot be read.
+    """
     neighbors = Neighbors(
         ids=np.empty((n_queries, k), dtype=np.int64),
         distances=np.empty((n_queries, k), dtype=np.float32),
         values=np.empty((n_queries, k), dtype=np.int32),
     )
-    for path, rows in _blocks(folder, n_queries, block_queries):
-        try:
-            with np.load(path, allow_pickle=False) as block:
-                for name in ("ids", "distances", "values"):
-                    getattr(neighbors, name)[rows] = block[name]
-        except Exception as error:  # zipfile, zlib and NumPy each have their own
-            raise ArtifactError(
-                f"{path} cannot be read as neighbors ({error}); {rebuild_hint(folder)}"
-            ) from error
+    for path, rows in blocks_of(folder, n_queries, block_queries):
+        found = _read_arrays(path)
+        for name in ARRAYS:
+            getattr(neighbors, name)[rows] = found[name]
     return neighbors
 
 
-def _recall_sample(n_queries: int, n_sample: int, *, seed: int) -> NDArray[np.int64]:
-    generator = numpy_generator(seed, "recall")
-    return np.sort(generator.choice(n_queries, min(n_sample, n_queries), replace=False))
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file."""
+    try:
+        with np.load(path, allow_pickle=False) as block:
+            return dict(block)
+    except Exception as error:  # zipfile, zlib and NumPy each have their own
+        raise ArtifactError(
+            f"{path} cannot be read as neighbors ({error}); {rebuild_hint(path.parent)}"
+        ) from error

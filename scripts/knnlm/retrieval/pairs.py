@@ -61,7 +61,7 @@ class ShuffledPairs:
                     "expected as many keys as values, got "
                     f"{len(shard.datastore_keys):,} and {len(shard.datastore_values):,}"
                 )
-        self.shards, self.seed = list(shards), seed
+        self.shards, self.seed = shards, seed
         self.n_entries = sum(len(shard.datastore_keys) for shard in shards)
         if self.n_entries == 0:
             raise ValueError("expected at least one key/value pair, got none")
