@@ -1,20 +1,22 @@
-"""Train a search index on sampled keys and add every key to it."""
+"""Put the trained index and the codes of all parts under one name; exact search has none."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.retrieval.inverted_file import build_index
+from knnlm.retrieval.index_settings import build_index
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
-    begin(log=snakemake.log[0], threads=snakemake.params.threads)
+    begin(log=snakemake.log[0])
     build_index(
         output=Path(snakemake.output.index),
         fingerprint=snakemake.params.fingerprint,
-        datastore=Path(snakemake.input.datastore),
         index=snakemake.params.index,
+        datastore=[*map(Path, snakemake.input.datastore)],
+        head=[*map(Path, snakemake.input.head)],
+        parts=[*map(Path, snakemake.input.parts)],
         seed=int(snakemake.wildcards.seed),
     )

@@ -34,6 +34,7 @@ WILDCARDS = {
     "index": "ivfpq",
     "split": "test",
     "seed": "0",
+    "part": "0",
     "town": "own",
     "fine_tuning": "base",
     "head": "random",
@@ -44,8 +45,10 @@ GROWS_WITH_TOKENS = [
     "build_corpus",
     "train_tokenizer",
     "tokenize_corpus",
-    "build_datastore",
-    "build_index",
+    "build_datastore_part",
+    "encode_index_part",
+    "search_part",
+    "search_fused_part",
     "search_neighbors",
     "train_mlp_replacement",
     "continue_language_model",
@@ -54,9 +57,11 @@ GROWS_WITH_WIDTH = [
     "train_language_model",
     "score_queries",
     "score_control",
-    "build_datastore",
-    "build_index",
-    "search_neighbors",
+    "build_datastore_part",
+    "train_index",
+    "encode_index_part",
+    "search_part",
+    "search_fused_part",
     "train_mlp_replacement",
     "continue_language_model",
     "project_distributions",
@@ -65,6 +70,10 @@ GROWS_WITH_WIDTH = [
     "train_macondo_mlp",
     "finetune_conversational",
 ]
+
+
+def wildcards_of(rule):
+    return WILDCARDS | ({"index": "fused"} if rule == "search_fused_part" else {})
 
 
 def settings_of(**changes):
@@ -143,10 +152,13 @@ def test_a_rate_lies_between_those_of_smaller_and_larger_products():
 
 def test_the_published_datastore_has_its_published_size():
     config = settings_of(scale="paper")
-    need = need_of(config, "build_datastore", WILDCARDS)
+    count = config["datastores"]["base"]["parts"]
+    parts = [{**WILDCARDS, "part": str(number)} for number in range(count)]
+    needs = [need_of(config, "build_datastore_part", part) for part in parts]
 
     assert tokens(config, "train") == 153_225_485
-    assert need.disk == 153_225_484 * (2 * 1024 + 2)
+    assert sum(need.disk for need in needs) == 153_225_484 * (2 * 1024 + 2)
+    assert max(need.disk for need in needs) < 1.2 * min(need.disk for need in needs)
 
 
 def test_a_text_of_ones_own_has_the_size_of_its_files(tmp_path):
@@ -159,7 +171,7 @@ def test_a_text_of_ones_own_has_the_size_of_its_files(tmp_path):
 @pytest.mark.parametrize("rule", GROWS_WITH_TOKENS)
 def test_more_text_is_more_work_and_more_bytes(rule):
     few, many = (
-        need_of(settings_of(corpora={"gazetteer": {"people": n}}), rule, WILDCARDS)
+        need_of(settings_of(corpora={"gazetteer": {"people": n}}), rule, wildcards_of(rule))
         for n in (1400, 14_000)
     )
 
@@ -170,7 +182,8 @@ def test_more_text_is_more_work_and_more_bytes(rule):
 @pytest.mark.parametrize("rule", GROWS_WITH_WIDTH)
 def test_a_wider_model_is_more_work(rule):
     narrow, wide = (
-        need_of(settings_of(models={"base": {"width": n}}), rule, WILDCARDS) for n in (128, 512)
+        need_of(settings_of(models={"base": {"width": n}}), rule, wildcards_of(rule))
+        for n in (128, 512)
     )
 
     assert wide.work.flops > 2 * narrow.work.flops or rule == "search_neighbors"
@@ -185,12 +198,12 @@ def test_every_rule_asks_for_whole_numbers_and_for_more_in_a_retry(rule, scale):
     asked = resources(config, NODE)
 
     for name in ("mem_mb", "runtime"):
-        first, second = (asked[name](WILDCARDS, attempt=n, rulename=rule) for n in (1, 2))
+        first, second = (asked[name](wildcards_of(rule), attempt=n, rulename=rule) for n in (1, 2))
         assert isinstance(first, int)
         assert 0 < first < second
-    assert asked["disk_mb"](WILDCARDS, rulename=rule) > 0
-    gpu = asked["gpu"](WILDCARDS, rulename=rule)
-    assert gpu == int(MODELS[rule](config, WILDCARDS).gpu and scale != "cpu")
+    assert asked["disk_mb"](wildcards_of(rule), rulename=rule) > 0
+    gpu = asked["gpu"](wildcards_of(rule), rulename=rule)
+    assert gpu == int(MODELS[rule](config, wildcards_of(rule)).gpu and scale != "cpu")
 
 
 def test_no_job_asks_for_more_minutes_than_a_scheduler_allows():

@@ -47,7 +47,9 @@ def test_the_plan_is_printed_and_written_before_anything_was_run(project):
 
     assert "on the critical path" in printed
     assert "nothing exceeds them" in printed
-    assert counts["search_neighbors"] == 6
+    assert counts["search_neighbors"] == 8
+    assert counts["search_part"] == 12
+    assert counts["search_fused_part"] == 4
     assert counts["total"] == counts.drop("total").sum()
     assert not (project.folder / "results/tiny/corpora").exists()
     # A second time it is measured no more, and prints again.
@@ -65,7 +67,7 @@ def measured(project):
 
 
 def test_limits_of_a_profile_are_what_the_plan_is_held_against(measured):
-    limits = ["plan:limit_mem_mb=900", "plan:limit_disk_mb=1", "plan:hardware=this"]
+    limits = ["plan:limit_mem_mb=600", "plan:limit_disk_mb=1", "plan:hardware=this"]
 
     printed = measured.snakemake(*TINY, "plan", "--set-resources", *limits).stdout
 
@@ -81,8 +83,12 @@ def test_limits_of_a_profile_are_what_the_plan_is_held_against(measured):
 @pytest.mark.parametrize(
     ("rule", "wildcards", "folder"),
     [
-        ("build_datastore", {"datastore": "base"}, "datastores/base/seed0"),
-        ("build_index", {"datastore": "base", "index": "ivf_flat"}, "indexes/base/seed0/ivf_flat"),
+        ("build_datastore_part", {"datastore": "base"}, "datastores/base/seed0"),
+        (
+            "encode_index_part",
+            {"datastore": "base", "index": "ivf_flat"},
+            "indexes/base/seed0/ivf_flat",
+        ),
         (
             "search_neighbors",
             {"datastore": "base", "index": "exact", "split": "test"},
@@ -98,7 +104,8 @@ def test_planned_bytes_are_those_on_the_disk(finished, rule, wildcards, folder):
     results = finished.folder / "results/tiny" / folder
     written = sum(path.stat().st_size for path in results.rglob("*") if path.is_file())
 
-    planned = need_of(config, rule, wildcards).disk
+    parts = range(config["datastores"]["base"]["parts"] if rule.endswith("_part") else 1)
+    planned = sum(need_of(config, rule, {**wildcards, "part": str(n)}).disk for n in parts)
 
     assert written / 1.6 < planned < written * 1.6
 

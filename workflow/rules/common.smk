@@ -42,6 +42,7 @@ wildcard_constraints:
     control="|".join(config["mlp_augmentation"]["controls"]),
     last_layers="|".join(config["softmax_bottleneck"]["last_layers"]),
     seed="[0-9]+",
+    part="[0-9]+",
 
 
 def fingerprint(script, *, threads=None, **used):

@@ -3,7 +3,13 @@
 # Snakemake refuses to time a rule whose result may come from a cache. It has no other way to drop a
 # benchmark; tests/e2e/test_integrity.py would tell of a change.
 for shared in workflow.rules if SHARED else []:
-    if shared.name in ("train_tokenizer", "train_language_model", "build_datastore", "build_index"):
+    if shared.name in (
+        "train_tokenizer",
+        "train_language_model",
+        "build_datastore_part",
+        "train_index",
+        "encode_index_part",
+    ):
         shared._benchmark = None
 
 

@@ -18,9 +18,9 @@ from knnlm.runtime.plan_needs import Config, Need, Wildcards, half_precision, mo
 from knnlm.runtime.plan_pipeline import (
     SPLITS,
     base_model,
-    compare,
     documents_scored,
 )
+from knnlm.runtime.plan_retrieval import compare
 from knnlm.runtime.plan_sizes import (
     CONVERSATION,
     SENTENCE,

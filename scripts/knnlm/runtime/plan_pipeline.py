@@ -1,4 +1,4 @@
-"""The needs of the shared pipeline: text, language models, datastore, index, search.
+"""The needs of the shared pipeline: text, and language models with their queries.
 
 Standard library only: the Snakefile imports this module, in every job.
 """
@@ -22,18 +22,14 @@ from knnlm.runtime.plan_sizes import (
     tokens,
     vocabulary,
 )
-from knnlm.runtime.plan_work import Work, product
+from knnlm.runtime.plan_work import Work
 
 SPLITS = ("train", "validation", "test")
-ID, DISTANCE, VALUE = 8, 4, 4  # bytes of a stored neighbor
 # Simple interpreted steps a byte, or as long: to make text (benchmarks/gazetteer.py), to read it.
 STEPS_PER_BYTE = {"gazetteer": 25.0, "hub": 1.0, "local": 1.0}
-SLICE_BYTES = 512 << 20  # as in knnlm.retrieval.datastore
-KMEANS_ROUNDS = {"coarse": 10, "codes": 25}  # of faiss, as used in knnlm.retrieval.inverted_file
-CODES = 256  # centroids of each byte of a code
 TOKEN_RECORD = 2 + 8 + 1 + 1  # bytes of a token, its place in the text, words and lines
 TOKENIZER_STEPS = {"train": 12.0, "encode": 17.0}  # as long, a byte: 10 MB of other text
-ENCODED_TOKENS, SCORED_TOKENS = 8192, 4096  # read by one forward pass
+SCORED_TOKENS = 4096  # read by one forward pass
 STORED_SITES = 3
 
 
@@ -136,123 +132,6 @@ def score_queries(config: Config, wildcards: Wildcards) -> Need:
 def base_model(config: Config) -> str:
     """Return the name of the model of the datastore that the experiments ask."""
     return config["datastores"][config["knn_perplexity"]["datastore"]]["model"]
-
-
-def keys_of(config: Config, datastore: str) -> tuple[float, int, int]:
-    """Return entries, width and bytes a number of a datastore."""
-    block = config["datastores"][datastore]
-    width = config["models"][block["model"]]["width"]
-    return tokens(config, "train") - 1, width, 2 if block["dtype"] == "float16" else 4
-
-
-def store_bytes(config: Config, datastore: str) -> float:
-    """Return the bytes of a datastore: keys, and values in 2 or 4 bytes."""
-    entries, width, number = keys_of(config, datastore)
-    return entries * (width * number + (2 if vocabulary(config) <= 1 << 16 else 4))
-
-
-@models("build_datastore")
-def build_datastore(config: Config, wildcards: Wildcards) -> Need:
-    """Read the train split in overlapping windows; write the keys."""
-    block = config["datastores"][wildcards["datastore"]]
-    model, size = config["models"][block["model"]], vocabulary(config)
-    n_read = tokens(config, "train") * model["context"] / min(block["stride"], model["context"])
-    work = forward(model, size, n_read, scored=0, passes=max(1, n_read / ENCODED_TOKENS))
-    disk = store_bytes(config, wildcards["datastore"])
-    return Need(
-        work=work + Work(moved=3 * disk, written=disk),
-        memory=4 * parameters(model, size) + 4 * block["shard_mib"] * (1 << 20),
-        device=activations(model, size, ENCODED_TOKENS, scored=0),
-        disk=disk,
-        threads="encode",
-        gpu=True,
-    )
-
-
-def index_bytes(config: Config, datastore: str, index: str) -> float:
-    """Return the bytes of an index; exact search has none."""
-    block = config["indexes"][index]
-    entries, width, _ = keys_of(config, datastore)
-    if block["engine"] == "exact":
-        return 0.0
-    entry = 4 * width if block["engine"] == "ivf_flat" else block["code_bytes"]
-    return entries * (entry + ID) + 4 * width * block["n_centroids"]
-
-
-@models("build_index")
-def build_index(config: Config, wildcards: Wildcards) -> Need:
-    """Cluster a sample of keys, and put every key into its cluster."""
-    block = config["indexes"][wildcards["index"]]
-    stored = store_bytes(config, wildcards["datastore"])
-    if block["engine"] == "exact":
-        return Need(work=Work(read=stored, torch=True), disk=1e4, threads="search")
-    entries, width, _ = keys_of(config, wildcards["datastore"])
-    sample, centroids = min(block["train_keys"], entries), block["n_centroids"]
-    work = compare(sample, centroids, width) * KMEANS_ROUNDS["coarse"]
-    work = work + compare(entries, centroids, width)
-    if block["engine"] == "ivfpq":
-        parts = block["code_bytes"]
-        codes = compare(1, CODES, width / parts) * parts
-        work = work + codes * (min(sample, CODES * CODES) * KMEANS_ROUNDS["codes"] + entries)
-    disk = index_bytes(config, wildcards["datastore"], wildcards["index"])
-    return Need(
-        work=work + Work(read=stored, written=disk, torch=True),
-        memory=2 * disk + 8 * sample * width + SLICE_BYTES,
-        disk=disk,
-        threads="search",
-    )
-
-
-def compare(n_queries: float, n_keys: float, width: float) -> Work:
-    """Return the work of squared distances of every query to every key, each looked at twice."""
-    scores = n_queries * n_keys
-    return product(n_queries, width, n_keys, side=width) + Work(moved=8 * scores)
-
-
-def search_work(config: Config, datastore: str, n_queries: float) -> Work:
-    """Return the work of exact search: candidates, direct distances of them, and a sort."""
-    entries, width, number = keys_of(config, datastore)
-    settings = config["search"]
-    blocks = max(1, n_queries / settings["block_queries"])
-    slices = max(1, 4 * entries * width / SLICE_BYTES)
-    again = blocks if slices > 1 else 1  # one slice is converted once for all blocks
-    merged = n_queries * (settings["k"] + 32) * min(slices, 4)  # later slices add little
-    return compare(n_queries, entries, width) + Work(
-        moved=again * entries * width * (number + 4) + merged * (4 * width + 20 * (ID + DISTANCE)),
-        read=again * entries * width * number,
-        torch=True,
-    )
-
-
-@models("search_neighbors")
-def search_neighbors(config: Config, wildcards: Wildcards) -> Need:
-    """Find the neighbors of every query, and the recall of an approximate engine on a sample."""
-    datastore, block = wildcards["datastore"], config["indexes"][wildcards["index"]]
-    entries, width, _ = keys_of(config, datastore)
-    settings, count = config["search"], queries(config, wildcards["split"])
-    found = count * settings["k"] * (ID + DISTANCE + VALUE)
-    in_use = index_bytes(config, datastore, wildcards["index"])
-    if block["engine"] == "exact":
-        work = search_work(config, datastore, count)
-    else:
-        visited = count * entries * block["n_probes"] / block["n_centroids"]
-        codes = block["engine"] == "ivfpq"
-        work = search_work(config, datastore, min(count, settings["recall_sample"]))
-        # A visited key is read: all of it, or a byte of code and a number of a table at a time.
-        work = work + Work(moved=visited * (5 * block["code_bytes"] if codes else 4 * width))
-        work = work + Work(read=in_use) * max(1, count / settings["block_queries"] / 1e9)
-        if block["rescore"]:
-            work = work + Work(moved=count * settings["k"] * (4 * width + 60))
-    scores = 4 * settings["block_queries"] * 4096  # of a tile of faiss
-    block_found = settings["block_queries"] * settings["k"] * 6 * (ID + DISTANCE)
-    return Need(
-        work=work + Work(read=store_bytes(config, datastore), written=found),
-        memory=min(SLICE_BYTES, 4 * entries * width) + in_use + scores + block_found + 2 * found,
-        disk=found,
-        scratch=found,
-        threads="search",
-        gpu=block["engine"] == "exact",
-    )
 
 
 def documents_scored(config: Config, split: str) -> float:

@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 import knnlm.runtime.plan_experiments
-import knnlm.runtime.plan_training  # noqa: F401  (both register their models)
+import knnlm.runtime.plan_retrieval
+import knnlm.runtime.plan_training  # noqa: F401  (all register their models)
 from knnlm.runtime.plan_needs import MODELS, Config, Need
 from knnlm.runtime.plan_work import Machine
 

@@ -15,7 +15,8 @@ from knnlm.runtime.plan_models import (
     training,
 )
 from knnlm.runtime.plan_needs import Config, Need, Wildcards, half_precision, models
-from knnlm.runtime.plan_pipeline import base_model, keys_of, store_bytes
+from knnlm.runtime.plan_pipeline import base_model
+from knnlm.runtime.plan_retrieval import keys_of, store_bytes
 from knnlm.runtime.plan_sizes import (
     SENTENCE,
     conversations,

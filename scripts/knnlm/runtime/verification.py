@@ -21,7 +21,7 @@ from knnlm.runtime.artifacts import (
 from knnlm.runtime.logs import LOGGER
 
 RECORD = "checksums.json"
-NOT_CHECKED = ("logs", "benchmarks", "partial")
+NOT_CHECKED = ("logs", "benchmarks", "partial", "parts")
 OF_SNAKEMAKE = ".snakemake_timestamp"  # it marks folders that it has seen made
 
 

@@ -1,0 +1,20 @@
+"""Train a search index on sampled keys."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knnlm.retrieval.inverted_file import train_index
+from knnlm.runtime.job import begin
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    begin(log=snakemake.log[0], threads=snakemake.params.threads)
+    train_index(
+        output=Path(snakemake.output.head),
+        fingerprint=snakemake.params.fingerprint,
+        datastore=Path(snakemake.input.datastore),
+        index=snakemake.params.index,
+        seed=int(snakemake.wildcards.seed),
+    )
