@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import psutil
 from workflow_project import TINY, Project
 
 RESULTS = Path("results/tiny")
 STATE_NAME = "state.safetensors"
 STATE = f"**/{STATE_NAME}"
+NEAREST_NAME = "nearest.npz"  # a state too: the nearest among the keys that were compared so far
+STATES = (STATE_NAME, NEAREST_NAME)
 RESUMED = re.compile(r": ([\d,]+) of ([\d,]+) \w+ were done before")
 LONGEST_WAIT = 0.3  # seconds from a unit to the kill: about what all tiny units take together
 
@@ -35,8 +38,21 @@ STEPS = {
     "continue_language_model": Step("controls/seed0/whole_model", "seed0/whole_model"),
     "finetune_macondo": Step("overspecification/base/seed0", "base/seed0"),
     "finetune_conversational": Step("conversational/base_chat/seed0", "base_chat/seed0"),
-    "build_datastore": Step("datastores/base/seed0", "base/seed0", "shard-*/manifest.json"),
-    "build_index": Step("indexes/base/seed0/ivfpq", "base/seed0/ivfpq", "*.faiss"),
+    "build_datastore_part": Step(
+        "parts/datastores/base/seed0/part0", "base/seed0/part0", "shard-*/manifest.json"
+    ),
+    "train_index": Step(
+        "parts/indexes/base/seed0/ivfpq/trained", "base/seed0/ivfpq", "centroids.faiss"
+    ),
+    "encode_index_part": Step(
+        "parts/indexes/base/seed0/ivfpq/part0", "base/seed0/ivfpq/part0", "shard-*.npy"
+    ),
+    "search_part": Step(
+        "parts/neighbors/base/seed0/exact/test/part0", "base/seed0/exact/test/part0", "block-*.npz"
+    ),
+    "search_fused_part": Step(
+        "parts/neighbors/base/seed0/fused/test/part0", "base/seed0/fused/test/part0", NEAREST_NAME
+    ),
     "search_neighbors": Step(
         "neighbors/base/seed0/exact/test", "base/seed0/exact/test", "block-*.npz"
     ),
@@ -82,7 +98,10 @@ def number(text: str) -> int:
 
 
 def finished_updates(state: Path) -> int:
-    """Return the number of updates that a state of a training tells of."""
+    """Return what a state tells of: updates of a training, or keys that were compared."""
+    if state.name == NEAREST_NAME:
+        with np.load(state) as nearest:
+            return int(nearest["done"])
     with state.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return json.loads(header["__metadata__"]["training"])["done"]
@@ -98,6 +117,8 @@ class Killer:
         self.target = results / self.step.artifact
         self.partial = results / "partial" / self.step.artifact
         self.log = results / "logs" / step / f"{self.step.log}.log"
+        if not self.target.exists():  # a part is removed as soon as it is joined
+            self.project.snakemake(*TINY, "--", str(RESULTS / self.step.artifact))
         self.expected = contents(self.target)
         self.random = random.Random(f"{seed} {step}")
         self.outcome = Outcome()
@@ -194,7 +215,7 @@ class Killer:
         self.outcome.kills += 1
         now = self._units() | self._units(self.target)
         for name, unit in units.items():
-            if not name.endswith(STATE_NAME):
+            if not name.endswith(STATES):
                 self.outcome.redone += [name] * (name in now and now[name] != unit)
         for name in self._untold(units):
             told = f"{name}: {units[name]} updates were done, the log has {said}"
@@ -210,7 +231,7 @@ class Killer:
         return [
             name
             for name, unit in units.items()
-            if name.endswith(STATE_NAME)
+            if name.endswith(STATES)
             and not any(done % unit == 0 == total % (done // unit) for done, total in said)
         ]
 
@@ -221,7 +242,7 @@ class Killer:
             for path in root.glob(self.step.units):
                 if not path.name.startswith("."):
                     try:
-                        is_state = path.name == STATE_NAME
+                        is_state = path.name in STATES
                         unit = finished_updates(path) if is_state else path.stat().st_ino
                     except FileNotFoundError:  # it was moved meanwhile
                         continue

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from faults import contents
 from workflow_project import TINY
 
 from knnlm.evidence.tables import COLUMNS
@@ -17,9 +18,9 @@ def table(finished):
     return pd.read_csv(finished.folder / RESULTS / "tables/knn_perplexity.csv")
 
 
-def value(table, method, metric="perplexity_per_token"):
+def value(table, method, setting=None, *, metric="perplexity_per_token"):
     rows = table[(table.method == method) & (table.metric == metric) & (table.split == "test")]
-    return rows.value.iloc[0]
+    return rows[rows.setting == setting].value.iloc[0] if setting else rows.value.iloc[0]
 
 
 def test_the_table_is_tidy_and_every_row_has_a_count(table):
@@ -62,6 +63,31 @@ def test_the_files_that_a_user_is_promised_are_there(finished):
 
 def test_a_finished_run_has_nothing_to_do(finished):
     assert finished.jobs(*TINY, "all") == set()
+
+
+def test_another_number_of_parts_makes_the_same_bytes_and_leaves_none_of_them(finished, copied):
+    (copied.folder / "more.yaml").write_text("datastores: {base: {parts: 5}}")
+    made = [
+        "datastores/base/seed0",
+        "indexes/base/seed0/ivfpq",
+        "neighbors/base/seed0/ivfpq/test",
+        "neighbors/base/seed0/fused/test",
+    ]
+    folders = [f"{RESULTS}/{name}" for name in made]
+
+    copied.snakemake("--configfile", TINY[0].split("=")[1], "more.yaml", "--", *folders)
+
+    for rule in ("build_datastore_part/base/seed0", "search_fused_part/base/seed0/fused/test"):
+        assert (copied.folder / RESULTS / "logs" / rule / "part4.log").is_file()
+    for folder in folders:
+        assert contents(copied.folder / folder) == contents(finished.folder / folder)
+    assert not [path for path in (copied.folder / RESULTS / "parts").rglob("*") if path.is_file()]
+
+
+def test_the_fused_engine_has_the_perplexity_of_exact_search(table):
+    exact, fused = (value(table, "knn_lm", f"{name}/tuned") for name in ("exact", "fused"))
+
+    assert fused == pytest.approx(exact, rel=1e-6)
 
 
 def test_touching_and_commenting_the_code_reruns_nothing(copied):
