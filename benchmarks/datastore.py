@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from ratio_table import Row, print_table
 
 from knnlm.lm.model import create_model
-from knnlm.retrieval.datastore import rows_of_shard, write_shards
+from knnlm.retrieval.datastore_parts import rows_of_shard, write_shards
 from knnlm.retrieval.encoder import TOKENS_A_BATCH, Encoder
 
 CONFIG = Path(__file__).resolve().parents[1] / "config.yaml"
@@ -36,7 +36,7 @@ def build(model, stream: np.ndarray, datastore: dict) -> float:
     )
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        write_shards(Path(folder), Encoder(model, stream, **chosen), rows)
+        write_shards(Path(folder), Encoder(model, stream, **chosen), range(len(stream) - 1), rows)
         return time.perf_counter() - start
 
 

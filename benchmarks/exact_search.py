@@ -44,9 +44,8 @@ def in_memory(keys: np.ndarray) -> Datastore:
     values = np.zeros(len(keys), dtype=np.uint16)
     firsts = range(0, len(keys), ROWS_PER_SHARD)
     shards = [Shard(i, *(a[i : i + ROWS_PER_SHARD] for a in (keys, values))) for i in firsts]
-    return Datastore(
-        Path("memory"), tuple(shards), len(keys), DIM, keys.dtype, ROWS_PER_SHARD, {}, {}
-    )
+    n, dtype = len(keys), keys.dtype
+    return Datastore(Path("memory"), tuple(shards), n, DIM, dtype, ROWS_PER_SHARD, {}, {}, range(n))
 
 
 def seconds(function, *args, **settings) -> float:

@@ -164,9 +164,9 @@ def in_memory(keys: np.ndarray) -> Datastore:
     values = np.zeros(len(keys), np.uint16)
     firsts = range(0, len(keys), ROWS_PER_SHARD)
     shards = [Shard(i, *(a[i : i + ROWS_PER_SHARD] for a in (keys, values))) for i in firsts]
-    count, width = keys.shape
+    (count, width), dtype = keys.shape, keys.dtype
     return Datastore(
-        Path("memory"), tuple(shards), count, width, keys.dtype, ROWS_PER_SHARD, {}, {}
+        Path("memory"), tuple(shards), count, width, dtype, ROWS_PER_SHARD, {}, {}, range(count)
     )
 
 

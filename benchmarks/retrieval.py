@@ -32,10 +32,14 @@ from prepared_lm import Prepared, prepare
 from ratio_table import Row, print_table
 
 from knnlm.lm.scoring import load_queries, score_queries
-from knnlm.retrieval.datastore import build_datastore, open_datastore
+from knnlm.retrieval.datastore import open_datastore
+from knnlm.retrieval.datastore_parts import build_datastore_part
 from knnlm.retrieval.exact import search_exact
-from knnlm.retrieval.inverted_file import build_index, open_index, search_index
-from knnlm.retrieval.neighbors import load_neighbors, recall, search
+from knnlm.retrieval.index_settings import INVERTED_FILES, build_index
+from knnlm.retrieval.inverted_file import encode_index_part, open_index, search_index, train_index
+from knnlm.retrieval.neighbors import load_neighbors, merge_neighbors, recall
+from knnlm.retrieval.parts import Part, join_parts
+from knnlm.retrieval.search import search_part
 from knnlm.retrieval.tuning import Point, nll_at, tune
 from knnlm.text.tokens import load_tokens
 
@@ -48,6 +52,7 @@ LISTS = {"n_centroids": 2048, "train_keys": 131_072}  # of our inverted file at 
 UPDATES = 120  # of the LM: 20 seconds of training
 RECALL_QUERIES = 512
 CURVE_QUERIES, CURVE_PROBES = 1024, (4, 16, 64)
+WHOLE, PRINT = Part(0, 1), "bench"  # one part, as at the scale `cpu`
 
 
 class Wrapper:
@@ -121,26 +126,46 @@ def seconds(function, *args, **named) -> float:
     return time.perf_counter() - start
 
 
+def make_datastore(output: Path, **settings) -> None:
+    """Build a datastore as the workflow does."""
+    part = output.with_name("datastore-part")
+    build_datastore_part(output=part, fingerprint=PRINT, part=WHOLE, **settings)
+    join_parts(kind="datastore", parts=[part], output=output, fingerprint=PRINT)
+
+
+def make_index(output: Path, datastore: Path, index: dict) -> None:
+    """Build an index as the workflow does."""
+    named = {"fingerprint": PRINT, "datastore": datastore}
+    head, parts = [], []
+    if index["engine"] in INVERTED_FILES:
+        head, parts = ([output.with_name(f"{output.name}-{name}")] for name in ("head", "part"))
+        train_index(output=head[0], index=index, seed=0, **named)
+        encode_index_part(output=parts[0], head=head[0], part=WHOLE, **named)
+    named |= {"datastore": [datastore], "head": head, "parts": parts}
+    build_index(output=output, index=index, seed=0, **named)
+
+
+def find(output: Path, **settings) -> None:
+    """Search as the workflow does."""
+    part = output.with_name("neighbors-part")
+    search_part(output=part, fingerprint=PRINT, seed=0, part=WHOLE, **settings)
+    merge_neighbors(output=output, fingerprint=PRINT, parts=[part])
+
+
 def ours(made: Prepared, folder: Path, n_queries: int) -> dict[str, float]:
     """Return seconds of the workflow's own functions, with artifacts and checks."""
     config, steps = made.config, {}
     queries = {**config["queries"], "tokens": n_queries}
     steps["datastore"] = seconds(
-        build_datastore,
-        output=folder / "datastore",
-        fingerprint="bench",
+        make_datastore,
+        folder / "datastore",
         model=made.model,
         tokens=made.tokens,
         **{key: config["datastores"]["base"][key] for key in ("site", "stride", "dtype")},
         shard_mib=config["datastores"]["base"]["shard_mib"],
     )
     steps["index"] = seconds(
-        build_index,
-        output=folder / "exact",
-        fingerprint="bench",
-        datastore=folder / "datastore",
-        index={"engine": "exact"},
-        seed=0,
+        make_index, folder / "exact", folder / "datastore", {"engine": "exact"}
     )
     steps["queries"] = seconds(
         score_queries,
@@ -152,16 +177,12 @@ def ours(made: Prepared, folder: Path, n_queries: int) -> dict[str, float]:
         queries=queries,
     )
     steps["search"] = seconds(
-        search,
-        output=folder / "neighbors",
-        fingerprint="bench",
+        find,
+        folder / "neighbors",
         datastore=folder / "datastore",
         index=folder / "exact",
         queries=folder / "queries",
-        k=K,
-        block_queries=config["search"]["block_queries"],
-        recall_sample=1,
-        seed=0,
+        **{**config["search"], "k": K, "recall_sample": 1},
     )
     scored, found = load_queries(folder / "queries"), load_neighbors(folder / "neighbors")
     arrays = (found.distances, found.values, np.array(scored.targets), scored.lm_log_probs)
@@ -191,15 +212,8 @@ def at_equal_recall(made: Prepared, folder: Path, peer: Wrapper) -> tuple[Row, s
     target = recall(peer.index.search(sample, K)[1], flat.search(sample, K)[1])
     del flat
     settings = {**made.config["indexes"]["ivf_flat"], **LISTS}
-    build = seconds(
-        build_index,
-        output=folder / "ivf_flat",
-        fingerprint="bench",
-        datastore=folder / "datastore",
-        index=settings,
-        seed=0,
-    )
-    index, _ = open_index(folder / "ivf_flat", datastore=store.folder)
+    build = seconds(make_index, folder / "ivf_flat", store.folder, settings)
+    index = open_index(folder / "ivf_flat", datastore=store)
     for n_probes in range(2, LISTS["n_centroids"], 2):
         named = {"k": K, "n_probes": n_probes, "rescore": False}
         reached = recall(search_index(sample, index, store, **named)[0], exact)
@@ -228,14 +242,8 @@ def curve(made: Prepared, folder: Path) -> list[Row]:
     rows, speed = [], len(queries) / (time.perf_counter() - start)
     for name in ("ivf_flat", "ivfpq"):
         settings = made.config["indexes"][name]
-        build_index(
-            output=folder / "curve" / name,
-            fingerprint="bench",
-            datastore=folder / "datastore",
-            index=settings,
-            seed=0,
-        )
-        index, _ = open_index(folder / "curve" / name, datastore=store.folder)
+        make_index(folder / "curve" / name, store.folder, settings)
+        index = open_index(folder / "curve" / name, datastore=store)
         for n_probes in CURVE_PROBES:
             named = {"k": K, "n_probes": n_probes, "rescore": settings["rescore"]}
             start = time.perf_counter()

@@ -117,8 +117,8 @@ def store(folder: Path, count: int, width: int) -> Datastore:
             np.save(path, generator.standard_normal((rows, width), np.float32).astype(np.float16))
         values = np.zeros(rows, np.uint16)
         shards.append(Shard(first, np.load(path, mmap_mode="r"), values))
-    dtype = np.dtype(np.float16)
-    return Datastore(folder, tuple(shards), count, width, dtype, ROWS_PER_SHARD, {}, {})
+    dtype, rows = np.dtype(np.float16), range(count)
+    return Datastore(folder, tuple(shards), count, width, dtype, ROWS_PER_SHARD, {}, {}, rows)
 
 
 def search(folder: Path, count: int, width: int, queries: int) -> Callable[[], object]:
