@@ -66,7 +66,7 @@ def inputs(tmp_path_factory):
     return folder
 
 
-def search_exact_engine(inputs, output, *, dtype, k):
+def search_exact_engine(inputs, output, *, dtype, k, device="cpu"):
     find_neighbors(
         output,
         datastore=inputs / dtype,
@@ -76,6 +76,7 @@ def search_exact_engine(inputs, output, *, dtype, k):
         block_queries=17,
         recall_sample=9,
         seed=0,
+        device=device,
     )
     return load_neighbors(output)
 
@@ -135,11 +136,13 @@ def test_neighbors_and_perplexity_are_those_of_exact_search(
     assert perplexity(queries, fused) == pytest.approx(perplexity(queries, exact), rel=1e-6)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_on_the_cpu_every_bit_is_that_of_exact_search(dtype, inputs, tmp_path):
-    search_exact_engine(inputs, tmp_path / "exact", dtype=dtype, k=40)
+def test_on_one_device_every_bit_is_that_of_exact_search(dtype, device, inputs, tmp_path):
+    search_exact_engine(inputs, tmp_path / "exact", dtype=dtype, k=40, device=device)
 
-    search_fused(inputs, tmp_path / "fused", dtype=dtype, k=40, block_keys=37, parts=2)
+    settings = {"dtype": dtype, "k": 40, "device": device}
+    search_fused(inputs, tmp_path / "fused", block_keys=37, parts=2, **settings)
 
     blocks = sorted((tmp_path / "exact").glob("block-*.npz"))
     assert len(blocks) == 3

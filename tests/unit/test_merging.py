@@ -15,6 +15,7 @@ from knnlm.retrieval.neighbors import (
     load_neighbors,
     merge_lists,
     merge_neighbors,
+    without_rough,
     write_block,
     write_recall,
 )
@@ -82,8 +83,9 @@ def test_rough_distances_choose_and_distances_order():
         "values": np.int32([[50, 10, 90, 70]]),
     }
 
-    merged = merge_lists(found, k=3)
+    merged = without_rough(merge_lists(found, k=3))
 
+    assert list(merged) == list(ARRAYS)
     np.testing.assert_array_equal(merged["ids"], [[5, 7, 1]])  # 9 is nearest, but not rough
     np.testing.assert_array_equal(merged["distances"], [[2, 4, 9]])
     np.testing.assert_array_equal(merged["values"], [[50, 70, 10]])
@@ -148,30 +150,29 @@ def test_parts_of_more_than_2_to_the_32_rows_are_merged_block_by_block(tmp_path)
     assert merged.ids.max() > 2**32
     for path, rows in blocks_of(tmp_path / "merged", 50, 8):
         blocks = [np.load(part / path.name) for part in parts]
-        found = [np.concatenate([b[n] for b in blocks], 1) for n in ("ids", "distances", "values")]
-        for name, expected in zip(
-            ("ids", "distances", "values"), by_definition(found, 4), strict=True
-        ):
+        found = [np.concatenate([block[name] for block in blocks], axis=1) for name in ARRAYS]
+        for name, expected in zip(ARRAYS, by_definition(found, 4), strict=True):
             np.testing.assert_array_equal(getattr(merged, name)[rows], expected)
 
 
 def test_a_merge_that_was_interrupted_goes_on_with_the_missing_blocks(tmp_path, monkeypatch):
     parts = [write_part(tmp_path / f"part{i}", i, first=i * 10**9) for i in range(3)]
     merge_neighbors(output=tmp_path / "undisturbed" / "merged", fingerprint="f", parts=parts)
-    merged, real = [], knnlm.retrieval.neighbors.merge_lists
+    written = []
 
-    def dies_at_the_fourth(found, *, k):
-        if len(merged) == 3:
+    def dies_at_the_fourth(path, arrays):
+        if len(written) == 3:
             raise KeyboardInterrupt
-        merged.append(len(found["ids"]))
-        return real(found, k=k)
+        written.append(path.name)
+        write_block(path, arrays)
 
     with monkeypatch.context() as patch:
-        patch.setattr(knnlm.retrieval.neighbors, "merge_lists", dies_at_the_fourth)
+        patch.setattr(knnlm.retrieval.neighbors, "write_block", dies_at_the_fourth)
         with pytest.raises(KeyboardInterrupt):
             merge_neighbors(output=tmp_path / "killed" / "merged", fingerprint="f", parts=parts)
-        merged.append("going on")
+        written.append("going on")
         merge_neighbors(output=tmp_path / "killed" / "merged", fingerprint="f", parts=parts)
 
-    assert merged == [8, 8, 8, "going on", 8, 8, 8, 2]
+    names = [path.name for path, _ in blocks_of(tmp_path, 50, 8)]
+    assert written == [*names[:3], "going on", *names[3:]], "no block twice"
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "undisturbed")

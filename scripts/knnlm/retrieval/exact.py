@@ -4,9 +4,10 @@ A matrix product finds candidates fast but with rounding errors that depend on t
 and device. So more than k are kept, their distances are computed again by direct differences,
 and a bound on the errors tells whether the true k nearest of a slice must be among them. Where
 it cannot tell (as when many keys are identical), the query is compared with every key of the
-slice directly. The result is therefore the same for all tiles and slices: the k smallest direct
-distances, equal ones in the order of their ids. CPU and GPU agree on all but the last bits of a
-distance.
+slice directly. The result is therefore the same for all tiles, slices and parts: the k smallest
+direct distances, equal ones in the order of their ids. The CPU sums differences in fp32, torch
+devices in fp64: their distances agree within 1e-5 (relative), and so do their neighbors, but
+for those whose distances are that close.
 
 Memory beyond the results: one slice of keys, SLICE_BYTES in fp32 unless slice_rows says
 otherwise, and the candidates of the queries, 12 (k + margin) bytes each.

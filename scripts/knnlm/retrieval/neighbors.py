@@ -50,9 +50,10 @@ class Neighbors:
 def merge_neighbors(*, output: Path, fingerprint: str, parts: Sequence[Path]) -> None:
     """Merge the neighbors that were found in each part of a datastore, and publish them.
 
-    The k nearest of all are among the k nearest of each part. Blocks are merged one at a time; a
-    merge that was interrupted goes on with the missing ones. One part alone is linked. Memory: a
-    block of every part, 24 x block_queries x k x parts bytes, and as much for their order.
+    The k nearest of all are among the k nearest of each part. Blocks are merged one at a time,
+    part after part; a merge that was interrupted goes on with the missing ones. One part alone is
+    linked. Memory: 160 x block_queries x k bytes, however many parts there are; and the neighbors
+    of all queries, 16 x n_queries x k bytes, where recall is measured.
 
     Args:
         output: the folder to make.
@@ -79,7 +80,7 @@ def merge_neighbors(*, output: Path, fingerprint: str, parts: Sequence[Path]) ->
         made_from=manifests[0]["made_from"],
         contents={
             **{name: v for name, v in contents.items() if name not in ("rows", "n_entries")},
-            "recall": _recall(read_blocks(partial, **shape), parts),
+            "recall": _recall(partial, parts, **shape),
         },
         checksums=checksums,
     )
@@ -95,37 +96,40 @@ def _merge_blocks(
     done = n_queries - sum(rows.stop - rows.start for _, rows in missing)
     progress = Progress("merge", total=n_queries, unit="queries", done=done)
     for path, rows in missing:
-        found = [_read_arrays(part / path.name) for part in parts]
-        lists = {name: np.concatenate([f[name] for f in found], axis=1) for name in found[0]}
-        write_block(path, merge_lists(lists, k=k))
+        nearest = _read_arrays(parts[0] / path.name)
+        for part in parts[1:]:
+            found = _read_arrays(part / path.name)
+            both = {name: np.concatenate([nearest[name], found[name]], axis=1) for name in found}
+            nearest = merge_lists(both, k=k)
+        write_block(path, without_rough(nearest))
         done += rows.stop - rows.start
         progress.update(done)
         stop_if_asked()
 
 
 def merge_lists(lists: Mapping[str, NDArray[Any]], *, k: int) -> dict[str, NDArray[Any]]:
-    """Return the k nearest of each row, ascending, as the arrays of a block.
+    """Return the k nearest of each row, ascending, with all that the lists have of them.
 
     Args:
         lists: (n_queries, n) each, in any order: distinct `ids`, -1 where missing; `distances`,
-            +inf where missing; `values`, -1 where missing. With `rough` distances the k nearest
-            are chosen by those, and then put into the order of their distances.
+            +inf where missing; `values`, -1 where missing. `rough` distances, if there are any,
+            are those that count.
         k: columns of the result.
     """
-    if ROUGH in lists:
-        nearest, _ = sort_neighbors(lists["ids"], lists[ROUGH], k=k)
-        lists = {name: _look_up(lists["ids"], nearest, lists[name]) for name in ARRAYS}
-    ids, distances = sort_neighbors(lists["ids"], lists["distances"], k=k)
-    values = _look_up(lists["ids"], ids, lists["values"])
-    return {"ids": ids, "distances": distances, "values": values}
+    counts = ROUGH if ROUGH in lists else "distances"
+    ids, nearest = sort_neighbors(lists["ids"], lists[counts], k=k)
+    order = np.argsort(lists["ids"], axis=1)
+    known = np.take_along_axis(lists["ids"], order, axis=1)
+    places = [np.searchsorted(row, some) for row, some in zip(known, ids, strict=True)]
+    chosen = np.take_along_axis(order, np.array(places), axis=1)
+    found = {name: np.take_along_axis(array, chosen, axis=1) for name, array in lists.items()}
+    return found | {"ids": ids, counts: nearest}
 
 
-def _look_up(ids: NDArray[np.int64], wanted: NDArray[np.int64], of_ids: NDArray) -> NDArray:
-    """Return what belongs to the wanted ids of each row; `of_ids` has it in the order of `ids`."""
-    order = np.argsort(ids, axis=1)
-    known = np.take_along_axis(ids, order, axis=1)
-    places = [np.searchsorted(row, some) for row, some in zip(known, wanted, strict=True)]
-    return np.take_along_axis(of_ids, np.take_along_axis(order, np.array(places), 1), axis=1)
+def without_rough(lists: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the same neighbors in the order of their distances, without rough ones."""
+    arrays = {name: lists[name] for name in ARRAYS}
+    return merge_lists(arrays, k=lists["ids"].shape[1]) if ROUGH in lists else arrays
 
 
 def write_block(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -145,7 +149,7 @@ def write_recall(
         np.savez(file, queries=queries, ids=ids, distances=distances)
 
 
-def _recall(found: Neighbors, parts: Sequence[Path]) -> float:
+def _recall(folder: Path, parts: Sequence[Path], **shape: int) -> float:
     """Return the share of the true neighbors of the sampled queries that were found."""
     samples = [_read_arrays(part / RECALL) for part in parts]
     ids, distances = (
@@ -154,8 +158,8 @@ def _recall(found: Neighbors, parts: Sequence[Path]) -> float:
     )
     if not ids.size:  # an exact engine has nothing to compare
         return 1.0
-    expected, _ = sort_neighbors(ids, distances, k=found.ids.shape[1])
-    return recall(found.ids[samples[0]["queries"]], expected)
+    expected, _ = sort_neighbors(ids, distances, k=shape["k"])
+    return recall(read_blocks(folder, **shape).ids[samples[0]["queries"]], expected)
 
 
 def load_neighbors(folder: Path) -> Neighbors:

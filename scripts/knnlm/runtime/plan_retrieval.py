@@ -234,7 +234,7 @@ def search_neighbors(config: Config, wildcards: Wildcards) -> Need:
             moved=10 * merged,
             steps=30 * queries(config, wildcards["split"]) * (parts > 1),
         ),
-        memory=found + 3 * merged / max(1, blocks),
+        memory=found + (10 * found / max(1, blocks) if parts > 1 else 0.0),
         disk=found,
     )
 
