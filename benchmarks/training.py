@@ -5,9 +5,9 @@ settings for a CPU: fused AdamW, no logging, saving or evaluation, columns left 
 from scratch on windows of 128 tokens at three widths, with the share of the measured peak of a
 matrix product (fp32, same threads; FLOPs as counted for an update, attention included); and
 fine-tuning on Macondo: 4 short sentences an update, padded to the longest as the Trainer's
-collator does. Both reuse the memory that they free, as every job of the workflow does. The last
-row is the bound of fine-tuning: the same updates if nothing but their matrix products took time,
-by their share in torch's profiler.
+collator does. The Trainer runs first, in a process as it is; ours then reuse the memory that they
+free, as every job of the workflow does. The last row is the bound of fine-tuning: the same updates
+if nothing but their matrix products took time, by their share in torch's profiler.
 
 One thread, as at the scale `cpu`; times are CPU times, as other work may share the cores.
 
@@ -45,7 +45,7 @@ LAYERS, CONTEXT, VOCABULARY, WINDOWS = 4, 128, 4096, 8
 SENTENCES, LONGEST = 4, 24
 PRODUCTS = ("aten::mm", "aten::addmm")  # all but those of attention
 LR, CLIP = 1e-3, 1.0
-REPETITIONS = 2  # of each, in turn; the fastest counts
+REPETITIONS = 2  # of each; the fastest counts
 
 
 def block(width: int) -> dict:
@@ -145,20 +145,23 @@ def gemm_peak(side: int = 1024) -> float:
     return 2 * side**3 / best
 
 
-def from_scratch(width: int, updates: int) -> list[Row]:
-    rng = np.random.default_rng(0)
-    stream = rng.integers(0, VOCABULARY, (updates * WINDOWS, CONTEXT + 1))
-    whole = torch.from_numpy(stream).view(updates, WINDOWS, CONTEXT + 1)
-    rows = [{"input_ids": row[:-1]} for row in stream]
+def best(seconds: Callable[[], float]) -> float:
+    return min(seconds() for _ in range(REPETITIONS))
+
+
+def from_scratch(width: int, stream: Tensor, theirs: float) -> list[Row]:
+    """Compare a training from scratch on windows (updates, windows, tokens) with the Trainer's."""
+    updates = len(stream)
+
+    def trained() -> float:
+        model = create_model(block(width), vocabulary_size=VOCABULARY, seed=0)
+        return our_seconds(model, next_token_loss, lambda n: stream[n], updates)
+
     model = create_model(block(width), vocabulary_size=VOCABULARY, seed=0)
     flops = update_flops(without_data(model).requires_grad_(True), **window(CONTEXT)) * WINDOWS
-    ours, theirs = [], []
-    for _ in range(REPETITIONS):
-        theirs.append(trainer_seconds(width, rows, updates, WINDOWS))
-        model = create_model(block(width), vocabulary_size=VOCABULARY, seed=0)
-        ours.append(our_seconds(model, next_token_loss, lambda n: whole[n], updates))
-    speed = [updates * WINDOWS * CONTEXT / min(times) for times in (ours, theirs)]
-    reached, peak = flops * updates / min(ours) / 1e9, gemm_peak() / 1e9
+    ours = best(trained)
+    speed = [updates * WINDOWS * CONTEXT / seconds for seconds in (ours, theirs)]
+    reached, peak = flops * updates / ours / 1e9, gemm_peak() / 1e9
     goal = ">= 0.55" if width >= 192 else ""
     return [
         Row(f"from scratch, width {width}: tokens/s, Trainer", *speed, ">= 1"),
@@ -166,28 +169,19 @@ def from_scratch(width: int, updates: int) -> list[Row]:
     ]
 
 
-def fine_tuning(updates: int) -> tuple[list[Row], str]:
-    rng = np.random.default_rng(0)
-    n = updates * SENTENCES
-    lengths = rng.integers(LONGEST - 8, LONGEST + 1, n)
-    tokens = rng.integers(0, VOCABULARY, (n, LONGEST))
-    texts = Texts(tokens, lengths, lengths - 1)
-    rows = [{"input_ids": row[:length]} for row, length in zip(tokens, lengths, strict=True)]
+def fine_tuning(texts: Texts, updates: int, theirs: float) -> tuple[list[Row], str]:
+    """Compare a fine-tuning on sentences with the Trainer's, and say what its products take."""
     epochs = Epochs(texts, batch_size=SENTENCES, seed=0, positions="plain", context=CONTEXT)
 
     def tuned() -> float:
         model = create_model(block(128), vocabulary_size=VOCABULARY, seed=0)
         return our_seconds(NextToken(model), mean_nll, epochs.batch, updates)
 
-    ours, theirs = [], []
-    for _ in range(REPETITIONS):
-        theirs.append(trainer_seconds(128, rows, updates, SENTENCES))
-        ours.append(tuned())
+    mine, peer = updates / best(tuned), updates / theirs
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         tuned()
     operators = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
     share = sum(operators[name] for name in PRODUCTS) / sum(operators.values())
-    mine, peer = (updates / min(times) for times in (ours, theirs))
     what = "fine-tuning on 4 short sentences: updates/s"
     note = (
         f"An update of the fine-tuning takes {1e3 / mine:.1f} ms, the Trainer's {1e3 / peer:.1f}. "
@@ -204,16 +198,31 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_blocks()
     set_verbosity_error()
-    rows = [row for width in WIDTHS for row in from_scratch(width, options.updates)]
-    tuned, note = fine_tuning(5 * options.updates)
+    rng = np.random.default_rng(0)
+    stream = rng.integers(0, VOCABULARY, (options.updates, WINDOWS, CONTEXT + 1))
+    windows = [{"input_ids": row[:-1]} for row in stream.reshape(-1, CONTEXT + 1)]
+    short = 5 * options.updates
+    lengths = rng.integers(LONGEST - 8, LONGEST + 1, short * SENTENCES)
+    tokens = rng.integers(0, VOCABULARY, (short * SENTENCES, LONGEST))
+    cut = [{"input_ids": row[:length]} for row, length in zip(tokens, lengths, strict=True)]
+
+    theirs = {
+        width: best(lambda width=width: trainer_seconds(width, windows, options.updates, WINDOWS))
+        for width in WIDTHS
+    }
+    their_tuning = best(lambda: trainer_seconds(128, cut, short, SENTENCES))
+    keep_freed_blocks()
+    batches = torch.from_numpy(stream)
+    rows = [row for width in WIDTHS for row in from_scratch(width, batches, theirs[width])]
+    texts = Texts(tokens, lengths, lengths - 1)
+    tuned, note = fine_tuning(texts, short, their_tuning)
     print_table(
         f"Training, {LAYERS} layers, vocabulary {VOCABULARY:,}, CPU time of {options.threads} "
         f"{'thread' if options.threads == 1 else 'threads'}",
         [*rows, *tuned],
-        f"{options.updates} updates of {WINDOWS} windows of {CONTEXT} tokens; "
-        f"{5 * options.updates} updates of {SENTENCES} sentences of up to {LONGEST} tokens.",
+        f"{options.updates} updates of {WINDOWS} windows of {CONTEXT} tokens; {short} updates of "
+        f"{SENTENCES} sentences of up to {LONGEST} tokens.",
         note,
     )
 
