@@ -111,7 +111,7 @@ class Killer:
     """Removes an artifact of a finished project and has it made anew, with kills in between."""
 
     def __init__(self, finished: Project, folder: Path, step: str, *, seed: int) -> None:
-        self.step = STEPS[step]
+        self.name, self.step = step, STEPS[step]
         self.project = Project(copy_results(finished, folder))
         results = folder / RESULTS
         self.target = results / self.step.artifact
@@ -202,7 +202,8 @@ class Killer:
         with suppress(psutil.Error):
             for process in psutil.Process(running.pid).children(recursive=True):
                 script = "".join(process.cmdline()[1:2])
-                if "/.snakemake/scripts/" in script and process.pid not in dead:
+                ours = "/.snakemake/scripts/" in script and script.endswith(f".{self.name}.py")
+                if ours and process.pid not in dead:
                     return process
         return None
 
