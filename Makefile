@@ -20,7 +20,7 @@ test: ## the tests, on up to four cores
 lint: ## form: ruff, snakefmt and the linter of Snakemake
 	@$(SETUP) --test && $(ENTER) && ruff check && ruff format --check && $(SNAKEFMT) --check Snakefile workflow && snakemake --lint
 
-bench: ## speed against peers and bounds, into docs/measurements/benchmarks.md
+bench: ## speed against peers and bounds, into docs/measurements/cpu.md
 	@$(SETUP) && $(ENTER) && python benchmarks/write_page.py
 
 readme: ## record the verdicts of the cpu run and render them in README.md

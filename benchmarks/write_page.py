@@ -1,4 +1,4 @@
-"""Run every benchmark and write what it prints into docs/measurements/benchmarks.md.
+"""Run every benchmark and write what it prints into docs/measurements/cpu.md.
 
     make bench                                       all of them
     python benchmarks/write_page.py training         some; printed, not written
@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from knnlm.runtime.provenance import cpu_name, git_state
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "measurements" / "benchmarks.md"
+PAGE = ROOT / "docs" / "measurements" / "cpu.md"
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 HERE = Path(__file__)
 PARTS = {"write_page", "ratio_table", "prepared_lm"}  # of the others
 ELSEWHERE = {"gpu", "plan"}  # need a GPU, or a measured machine and a run: docs/scaling.md
@@ -55,13 +56,15 @@ def main() -> int:
         print(f"\n{sections[-1]}", flush=True)
     minutes = (time.perf_counter() - started) / 60
     page = (
-        "# Speed against peers and bounds\n\n"
+        "## Speed against peers and bounds\n\n"
         f"Written by `make bench` (commit {commit}), {datetime.now(UTC):%d %B %Y}, in "
         f"{minutes:.0f} minutes on {os.cpu_count()} cores ({cpu_name()}); load before the start "
         f"{load:.1f}. Do not edit: run it again.\n\n" + "\n\n".join(sections) + "\n"
     )
     if len(sys.argv) == 1:
-        PAGE.write_text(page, encoding="utf-8")
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        PAGE.write_text(f"{before}{BEGIN}\n{page}{END}{after}", encoding="utf-8")
         print(f"\n{PAGE.relative_to(ROOT)} written, {minutes:.1f} minutes")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
