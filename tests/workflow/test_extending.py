@@ -45,6 +45,17 @@ def test_a_model_of_another_size_takes_the_place_of_base(project):
     assert "results/cpu-gazetteer/datastores/base/seed0" not in output
 
 
+def test_the_fused_engine_needs_no_datastore_and_runs_in_parts(project):
+    (project.folder / "fused.yaml").write_text(BLOCKS["fused.yaml"])
+
+    command = ["--dry-run", "knn_perplexity", "--configfile", "fused.yaml"]
+    output = project.snakemake(*command).stdout
+
+    assert "results/cpu-gazetteer/parts/neighbors/base/seed0/fused/test/part3" in output
+    assert "rule build_datastore" not in output
+    assert "rule search_part" not in output
+
+
 def test_a_pretrained_model_learns_its_own_town(project):
     (project.folder / "pretrained.yaml").write_text(BLOCKS["pretrained.yaml"])
 
