@@ -99,8 +99,9 @@ def train_index(config: Config, wildcards: Wildcards) -> Need:
     if block["engine"] == "ivfpq":
         rounds = min(sample, CODES * CODES) * KMEANS_ROUNDS["codes"]
         work = work + compare(1, CODES, width / block["code_bytes"]) * block["code_bytes"] * rounds
+    read = min(sample * max(4096, width * number), entries * width * number)
     return Need(
-        work=work + Work(read=min(sample * max(4096, width * number), entries * width * number)),
+        work=work + Work(read=read, torch=True),
         memory=3 * 4 * sample * width,
         disk=4 * width * (centroids + CODES),
         threads="search",
