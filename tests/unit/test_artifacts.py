@@ -184,3 +184,14 @@ def test_publishing_moves_the_whole_folder_and_drops_what_is_stale(tmp_path):
     assert artifacts.read_manifest(output, kind="datastore")
     assert not partial.exists()
     assert not stale.exists()
+
+
+def test_units_made_from_other_inputs_wait_in_another_folder(tmp_path):
+    output = tmp_path / "results" / "run" / "neighbors" / "base"
+    folders = {
+        artifacts.partial_folder(output, "1" * 64, made_from)
+        for made_from in ({"index": "a"}, {"index": "b"}, {"datastore": "a"}, None)
+    }
+
+    assert len(folders) == 4
+    assert artifacts.partial_folder(output, "1" * 64, {"index": "a"}) in folders

@@ -176,3 +176,23 @@ def test_a_merge_that_was_interrupted_goes_on_with_the_missing_blocks(tmp_path, 
     names = [path.name for path, _ in blocks_of(tmp_path, 50, 8)]
     assert written == [*names[:3], "going on", *names[3:]], "no block twice"
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "undisturbed")
+
+
+def test_blocks_of_other_parts_are_never_picked_up(tmp_path, monkeypatch):
+    stale, parts = (
+        [write_part(tmp_path / f"{name}{i}", seed + i, first=i * 10**9) for i in range(3)]
+        for name, seed in (("stale", 10), ("part", 0))
+    )
+    merge_neighbors(output=tmp_path / "undisturbed" / "merged", fingerprint="f", parts=parts)
+
+    def dies_after_it(path, arrays):
+        write_block(path, arrays)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(knnlm.retrieval.neighbors, "write_block", dies_after_it)
+        with pytest.raises(KeyboardInterrupt):
+            merge_neighbors(output=tmp_path / "killed" / "merged", fingerprint="f", parts=stale)
+    merge_neighbors(output=tmp_path / "killed" / "merged", fingerprint="f", parts=parts)
+
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "undisturbed")

@@ -386,8 +386,10 @@ def test_a_fine_tuning_that_was_killed_goes_on_to_the_same_bytes(
 
     first = start(output, towns[0], checkpoint, tmp_path / "first.log")
     # After the first point and a state behind it: the middle of the training.
-    state = run / "partial" / "overspecification" / "cut" / "fine-tuning" / "state.safetensors"
-    while not (state.is_file() and list(state.parent.glob("points/*.safetensors"))):
+    units = run / "partial" / "overspecification" / "cut"
+    while not all(
+        list(units.glob(f"*/{unit}")) for unit in ("state.safetensors", "points/*.safetensors")
+    ):
         assert first.poll() is None, (tmp_path / "first.log").read_text()
         time.sleep(0.001)
     first.send_signal(signal.SIGKILL)

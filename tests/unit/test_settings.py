@@ -115,7 +115,8 @@ BAD = {
     "unknown control": ({"knn_perplexity": {"control": "x"}}, r"knn_perplexity\.control: unknown"),
     "unknown index": (
         {"knn_perplexity": {"indexes": ["hnsw"]}},
-        r"knn_perplexity\.indexes: unknown name 'hnsw'; known indexes: exact, ivf_flat, ivfpq",
+        r"knn_perplexity\.indexes: unknown name 'hnsw'; "
+        r"known indexes: exact, fused, ivf_flat, ivfpq",
     ),
     "curves of an index without a row": (
         {"knn_perplexity": {"index": "exact", "indexes": ["ivfpq"]}},
@@ -123,7 +124,8 @@ BAD = {
     ),
     "unknown engine": (
         {"indexes": {"mine": {"engine": "hnsw"}}},
-        r"indexes\.mine\.engine .*expected one of \['exact', 'ivf_flat', 'ivfpq'\], got 'hnsw'",
+        r"indexes\.mine\.engine .*"
+        r"expected one of \['exact', 'fused', 'ivf_flat', 'ivfpq'\], got 'hnsw'",
     ),
     "setting of another engine": (
         {"indexes": {"exact": {"n_probes": 3}}},

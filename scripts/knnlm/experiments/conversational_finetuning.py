@@ -76,7 +76,10 @@ def finetune_conversational(
     Raises:
         ValueError: if a model cannot be had, or a setting does not suit it.
     """
-    partial = partial_folder(output, fingerprint)
+    made_from = {"conversations": identity(conversations, kind=CONVERSATIONS)}
+    if model is not None:
+        made_from["model"] = identity(model, kind="model")
+    partial = partial_folder(output, fingerprint, made_from)
     missing = [name for name in SCORED if not (partial / name / LOG).is_file()]
     done = len(SCORED) - len(missing)
     progress = Progress("fine-tuning", total=len(SCORED), unit="trainings", done=done)
@@ -104,9 +107,6 @@ def finetune_conversational(
         stop_if_asked()
     if not this_process().is_main_process:
         return
-    made_from = {"conversations": identity(conversations, kind=CONVERSATIONS)}
-    if model is not None:
-        made_from["model"] = identity(model, kind="model")
     write_manifest(
         partial,
         kind=KIND,

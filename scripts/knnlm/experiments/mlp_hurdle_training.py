@@ -45,7 +45,7 @@ def train_variants(
     Raises:
         ValueError: if a setting is impossible on this machine, or a loss is not finite.
     """
-    partial = partial_folder(output, fingerprint)
+    partial = partial_folder(output, fingerprint, task.made_from)
     curves = {variant: partial / f"{variant}.parquet" for variant in VARIANTS}
     done = sum(curve.is_file() for curve in curves.values())
     progress = Progress("trainings", total=len(VARIANTS), unit="variants", done=done)

@@ -79,7 +79,10 @@ def finetune_macondo(
     Raises:
         ValueError: if a model cannot be had, or a setting does not suit it.
     """
-    partial = partial_folder(output, fingerprint)
+    made_from = {"macondo": identity(macondo, kind=MACONDO)}
+    if model is not None:
+        made_from["model"] = identity(model, kind="model")
+    partial = partial_folder(output, fingerprint, made_from)
     examples = read_examples(macondo)
     init = fine_tuning["init"]
     point = starting_point(
@@ -96,9 +99,6 @@ def finetune_macondo(
     if not this_process().is_main_process:
         return
     (partial / STATE).unlink(missing_ok=True)
-    made_from = {"macondo": identity(macondo, kind=MACONDO)}
-    if model is not None:
-        made_from["model"] = identity(model, kind="model")
     write_manifest(
         partial,
         kind=KIND,

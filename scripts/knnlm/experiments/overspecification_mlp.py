@@ -56,7 +56,8 @@ def train_macondo_mlp(
         scores: as in `finetune_macondo`.
         seed: of the weights and the order.
     """
-    partial = partial_folder(output, fingerprint)
+    made_from = {"fine_tuned": identity(fine_tuned, kind=FINE_TUNING)}
+    partial = partial_folder(output, fingerprint, made_from)
     contents = read_manifest(fine_tuned, kind=FINE_TUNING)["contents"]
     steps = {"early": contents["early"], "best": contents["best"], "end": contents["points"][-1]}
     done: dict[int, dict[str, NDArray[Any]]] = {}
@@ -87,7 +88,7 @@ def train_macondo_mlp(
         partial,
         kind=KIND,
         settings={"mlp": dict(mlp), "seed": seed},
-        made_from={"fine_tuned": identity(fine_tuned, kind=FINE_TUNING)},
+        made_from=made_from,
         contents={"points": list(KEPT)},
     )
     publish(partial, output)

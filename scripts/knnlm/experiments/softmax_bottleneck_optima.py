@@ -21,7 +21,7 @@ from knnlm.experiments.softmax_bottleneck_problem import PUBLISHED, Problem, loa
 from knnlm.experiments.softmax_bottleneck_scores import (
     Arrays,
     arrays_of,
-    publish_scores,
+    origins_of,
     read_scores,
     save_scores,
 )
@@ -31,7 +31,13 @@ from knnlm.lm.model import load_model
 from knnlm.retrieval.convex_projection import optimum, truncated_head
 from knnlm.retrieval.projection import score
 from knnlm.retrieval.tuning import Point
-from knnlm.runtime.artifacts import partial_folder, read_manifest, require_origin
+from knnlm.runtime.artifacts import (
+    partial_folder,
+    publish,
+    read_manifest,
+    require_origin,
+    write_manifest,
+)
 from knnlm.runtime.logs import LOGGER, Progress
 from knnlm.runtime.signals import stop_if_asked
 
@@ -99,11 +105,12 @@ def project_on_heads(
         ArtifactError: if the folders do not belong together, or the tokens of another model
             are others.
     """
-    partial = partial_folder(output, fingerprint)
     points = {
         TUNED: tuned_point(knn_table, index=index, seed=seed),
         PUBLISHED: Point(**published),
     }
+    made_from = origins_of(model=model, queries=queries, neighbors=neighbors, heads=others)
+    partial = partial_folder(output, fingerprint, made_from | {"points": str(points)})
     tokenizer = read_manifest(model, kind="model")["made_from"]["tokenizer"]
     for folder in others.values():
         require_origin(folder, kind="model", role="tokenizer", expected=tokenizer)
@@ -117,9 +124,8 @@ def project_on_heads(
         site=site,
     )
     _solve_missing(units, problem_at, points, others, partial, settings)
-    publish_scores(
+    write_manifest(
         partial,
-        output,
         kind=OPTIMA,
         settings={
             **settings,
@@ -127,11 +133,9 @@ def project_on_heads(
             "points": {target: point._asdict() for target, point in points.items()},
         },
         contents={"optima": [unit._asdict() for unit in units]},
-        model=model,
-        queries=queries,
-        neighbors=neighbors,
-        heads=others,
+        made_from=made_from,
     )
+    publish(partial, output)
 
 
 def read_optima(folder: Path, places: NDArray[np.int64]) -> dict[Unit, Arrays]:

@@ -12,9 +12,7 @@ from knnlm.runtime.artifacts import (
     ArtifactError,
     atomic_path,
     identity,
-    publish,
     rebuild_hint,
-    write_manifest,
 )
 
 PER_QUERY = ("nll", "kl_p_f", "kl_f_p")  # of `Scores`
@@ -33,30 +31,16 @@ def save_scores(path: Path, places: NDArray[np.int64], arrays: Mapping[str, Any]
         np.savez(file, places=places, **arrays)
 
 
-def publish_scores(
-    partial: Path,
-    output: Path,
-    *,
-    kind: str,
-    settings: Mapping[str, Any],
-    contents: Mapping[str, Any],
-    model: Path,
-    queries: Path,
-    neighbors: Path,
-    heads: Mapping[str, Path],
-) -> None:
-    """Publish a folder of projections with its manifest.
+def origins_of(
+    *, model: Path, queries: Path, neighbors: Path, heads: Mapping[str, Path]
+) -> dict[str, str]:
+    """Return the identities of what projections are made from.
 
     Args:
-        partial: the folder, whole but for its manifest.
-        output: the artifact.
-        kind: of the artifact.
-        settings: for the manifest.
-        contents: for the manifest.
-        model: the LM that was projected on.
+        model: the LM that is projected on.
         queries: of test, scored by the LM.
         neighbors: of these queries.
-        heads: other models whose heads were tried, by name.
+        heads: other models whose heads are tried, by name.
     """
     origins = {
         "model": identity(model, kind="model"),
@@ -65,8 +49,7 @@ def publish_scores(
     }
     for name, folder in heads.items():
         origins[f"head of {name}"] = identity(folder, kind="model")
-    write_manifest(partial, kind=kind, settings=settings, made_from=origins, contents=contents)
-    publish(partial, output)
+    return origins
 
 
 def read_scores(path: Path, places: NDArray[np.int64]) -> Arrays:

@@ -18,13 +18,13 @@ from knnlm.experiments.softmax_bottleneck_problem import FROM_KEY, FROM_LM, Prob
 from knnlm.experiments.softmax_bottleneck_scores import (
     Arrays,
     arrays_of,
-    publish_scores,
+    origins_of,
     read_scores,
     save_scores,
 )
 from knnlm.experiments.tuned_point import tuned_point
 from knnlm.retrieval.projection import Direction, project, score
-from knnlm.runtime.artifacts import partial_folder, read_manifest
+from knnlm.runtime.artifacts import partial_folder, publish, read_manifest, write_manifest
 from knnlm.runtime.logs import LOGGER, Progress
 from knnlm.runtime.signals import stop_if_asked
 
@@ -101,8 +101,9 @@ def project_distributions(
     Raises:
         ArtifactError: if the folders do not belong together.
     """
-    partial = partial_folder(output, fingerprint)
     point = tuned_point(knn_table, index=index, seed=seed)
+    made_from = origins_of(model=model, queries=queries, neighbors=neighbors, heads={})
+    partial = partial_folder(output, fingerprint, made_from | {"point": str(point)})
     problem = load_problem(
         model=model,
         queries=queries,
@@ -120,9 +121,8 @@ def project_distributions(
         _take(walk, problem, last_layers, partial, tile=settings["tile"])
         progress.update(progress.done + 1)
         stop_if_asked()
-    publish_scores(
+    write_manifest(
         partial,
-        output,
         kind=PROJECTIONS,
         settings={
             **settings,
@@ -131,11 +131,9 @@ def project_distributions(
             "point": point._asdict(),
         },
         contents={"walks": [walk._asdict() for walk in walks]},
-        model=model,
-        queries=queries,
-        neighbors=neighbors,
-        heads={},
+        made_from=made_from,
     )
+    publish(partial, output)
 
 
 def read_walks(folder: Path, places: NDArray[np.int64]) -> dict[Walk, Arrays]:

@@ -123,7 +123,7 @@ def continue_training(
         "tokenizer": tokenizer,
         "continued": identity(model, kind="model"),
     }
-    partial = partial_folder(output, fingerprint)
+    partial = partial_folder(output, fingerprint, made_from)
     if not (partial / LOG).is_file():  # the log is written last
         network = load_model(model)
         network = untied(network) if continuation == "last_layers" else network

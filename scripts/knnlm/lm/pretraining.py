@@ -70,7 +70,7 @@ def train_language_model(
     }
     require_origin(tokens, kind="tokens", role="tokenizer", expected=made_from["tokenizer"])
     start = None if trunk is None else _trunk_of(trunk, model=model, seed=seed, made_from=made_from)
-    partial = partial_folder(output, fingerprint)
+    partial = partial_folder(output, fingerprint, made_from)
     if not (partial / LOG).is_file():  # the log is written last
         _train(partial, tokens=tokens, tokenizer=tokenizer, model=model, seed=seed, start=start)
     if this_process().is_main_process:

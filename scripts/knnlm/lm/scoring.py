@@ -140,7 +140,11 @@ def score_queries(
     require_sites(sites)
     tokenizer = read_manifest(tokens, kind="tokens")["made_from"]["tokenizer"]
     require_origin(model, kind="model", role="tokenizer", expected=tokenizer)
-    partial = partial_folder(output, fingerprint)
+    made_from = {
+        "model": identity(model, kind="model"),
+        "tokens": identity(tokens, kind="tokens"),
+    }
+    partial = partial_folder(output, fingerprint, made_from)
     stream = load_tokens(tokens, split)
     if not (partial / "positions.npy").is_file():  # written last
         positions = query_positions(
@@ -161,10 +165,7 @@ def score_queries(
         partial,
         kind="queries",
         settings={**queries, "split": split, "sites": list(sites)},
-        made_from={
-            "model": identity(model, kind="model"),
-            "tokens": identity(tokens, kind="tokens"),
-        },
+        made_from=made_from,
         contents={"queries": n_queries, "documents": n_documents},
     )
     publish(partial, output)

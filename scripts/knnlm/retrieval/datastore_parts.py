@@ -65,7 +65,7 @@ def build_datastore_part(
     encoder, origin = open_encoder(model, tokens, **settings, device=device)
     rows_per_shard = rows_of_shard(shard_mib, dim=encoder.dim, dtype=dtype)
     rows = part.rows(encoder.n_entries, unit=rows_per_shard)
-    partial = partial_folder(output, fingerprint)
+    partial = partial_folder(output, fingerprint, origin)
     checksums = write_shards(partial, encoder, rows, rows_per_shard)
     write_manifest(
         partial,

@@ -89,7 +89,12 @@ def search_fused_part(
     sizes = {"n_entries": encoder.n_entries, "dim": encoder.dim}
     check_queries(hidden[:1], k=k, name=f"the train split of {tokens}", **sizes)
     rows = part.rows(encoder.n_entries, unit=block_keys)
-    partial = partial_folder(output, fingerprint)
+    made_from = {
+        **origin,
+        "index": identity(index, kind="index"),
+        "queries": identity(queries, kind="queries"),
+    }
+    partial = partial_folder(output, fingerprint, made_from)
     blocks = dict(blocks_of(partial, len(hidden), block_queries))
     if not all(path.is_file() for path in blocks):
         scorer = functools.partial(scorer_of, device=device, tile_bytes=scores_mib << 20)
@@ -100,11 +105,7 @@ def search_fused_part(
         partial,
         kind="neighbors_part",
         settings={**settings, "k": k},
-        made_from={
-            **origin,
-            "index": identity(index, kind="index"),
-            "queries": identity(queries, kind="queries"),
-        },
+        made_from=made_from,
         contents={
             "n_queries": len(hidden),
             "block_queries": block_queries,

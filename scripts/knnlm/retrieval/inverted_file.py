@@ -67,7 +67,8 @@ def train_index(
     """
     store = open_datastore(datastore)
     check_index(index, n_entries=store.n_entries, dim=store.dim)
-    partial = partial_folder(output, fingerprint)
+    made_from = {"datastore": identity(datastore, kind="datastore")}
+    partial = partial_folder(output, fingerprint, made_from)
     sample = _sample(store, index["train_keys"], seed=seed)
     clustered = (partial / CENTROIDS).is_file()
     stages = Progress("index", total=2, unit="stages", done=int(clustered))
@@ -83,7 +84,7 @@ def train_index(
         partial,
         kind="index_head",
         settings={**index, "seed": seed},
-        made_from={"datastore": identity(datastore, kind="datastore")},
+        made_from=made_from,
         contents={},
     )
     publish(partial, output)
@@ -112,14 +113,15 @@ def encode_index_part(
     require_origin(head, kind="index_head", role="datastore", expected=made_from["datastore"])
     trained = faiss.read_index(str(head / TRAINED))
     store = store.part(part)
-    partial = partial_folder(output, fingerprint)
+    made_from["head"] = identity(head, kind="index_head")
+    partial = partial_folder(output, fingerprint, made_from)
     _encode_shards(partial, store, trained)
     settings = read_manifest(head, kind="index_head")["settings"]
     write_manifest(
         partial,
         kind="index_part",
         settings=settings,
-        made_from={**made_from, "head": identity(head, kind="index_head")},
+        made_from=made_from,
         contents={
             "engine": settings["engine"],
             "n_entries": store.n_entries,
@@ -134,7 +136,6 @@ def encode_index_part(
 
 def _encode_shards(partial: Path, store: Datastore, trained: faiss.IndexIVF) -> None:
     """Write the codes of the shards that have none yet."""
-    done = 0
     ranges = [range(i, min(i + store.rows_per_shard, store.rows.stop)) for i in _firsts(store)]
     missing = [rows for rows in ranges if not _codes_path(partial, store, rows.start).is_file()]
     done = len(store.rows) - sum(map(len, missing))

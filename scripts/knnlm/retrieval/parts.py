@@ -105,7 +105,8 @@ def join_parts(
         expected = identity(head, kind=f"{kind}_head")
         require_origin(parts[0], kind=f"{kind}_part", role="head", expected=expected)
         sources.append((head, read_manifest(head, kind=f"{kind}_head")))
-    partial = partial_folder(output, fingerprint)
+    made_of = {str(i): identity(part, kind=f"{kind}_part") for i, part in enumerate(parts)}
+    partial = partial_folder(output, fingerprint, made_of)
     checksums: dict[str, str] = {}
     for folder, manifest in sources:
         checksums |= link_files(folder, manifest, partial)

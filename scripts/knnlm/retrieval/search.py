@@ -82,7 +82,12 @@ def search_part(
     engine = _Engine(store, index, k=k, tiles=tiles)
     hidden = load_queries(queries).hidden(store.settings["site"])
     check_search(hidden[:1], store, k=k)
-    partial = partial_folder(output, fingerprint)
+    made_from = {
+        "datastore": identity(datastore, kind="datastore"),
+        "index": identity(index, kind="index"),
+        "queries": identity(queries, kind="queries"),
+    }
+    partial = partial_folder(output, fingerprint, made_from)
     _search_blocks(partial, engine, hidden, block_queries=block_queries)
     chosen = _recall_sample(len(hidden), recall_sample, seed=seed)
     _write_recall(partial / RECALL, engine, hidden, chosen)
@@ -90,11 +95,7 @@ def search_part(
         partial,
         kind="neighbors_part",
         settings={"k": k, "recall_sample": recall_sample, "seed": seed},
-        made_from={
-            "datastore": identity(datastore, kind="datastore"),
-            "index": identity(index, kind="index"),
-            "queries": identity(queries, kind="queries"),
-        },
+        made_from=made_from,
         contents={
             "n_queries": len(hidden),
             "block_queries": block_queries,

@@ -68,7 +68,7 @@ def train_replacement(
         "activation": activation_of(lm),
     }
     module = MlpReplacement(head_weight(lm), **shape, seed=seed)
-    partial = partial_folder(output, fingerprint)
+    partial = partial_folder(output, fingerprint, made_from)
     pairs = ShuffledPairs(store.shards, buffer_mib=settings["buffer_mib"], seed=seed)
     if not (partial / LOG).is_file():  # written last
         rows = train_on(module, pairs, settings=settings, seed=seed, partial=partial)

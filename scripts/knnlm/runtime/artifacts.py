@@ -261,15 +261,24 @@ def require_origin(folder: Path, *, kind: str, role: str, expected: str) -> None
         )
 
 
-def partial_folder(output: Path, fingerprint: str) -> Path:
+def partial_folder(
+    output: Path, fingerprint: str, made_from: Mapping[str, str] | None = None
+) -> Path:
     """Return the folder in which the units of an artifact wait until it is whole.
 
-    It lies at results/{run}/partial/{artifact}/{fingerprint}: outside every declared output,
-    which Snakemake deletes when a job fails, and apart from units of other settings.
+    It lies at results/{run}/partial/{artifact}/{name}: outside every declared output, which
+    Snakemake deletes when a job fails, and apart from units of other settings and origins.
+
+    Args:
+        output: the final folder of the artifact.
+        fingerprint: of the job: its own settings and code.
+        made_from: the identities of what it reads, which the fingerprint does not cover; only a
+            job without units may leave them out.
     """
+    name = hashlib.sha256(f"{fingerprint}{canonical_json(made_from)}".encode()).hexdigest()[:16]
     parts = output.parts
     root = parts.index("results") + 2 if "results" in parts else len(parts) - 1
-    folder = Path(*parts[:root], "partial", *parts[root:], fingerprint[:16])
+    folder = Path(*parts[:root], "partial", *parts[root:], name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -282,8 +291,8 @@ def publish(partial: Path, output: Path) -> None:
         output: the final name.
     """
     assert (partial / MANIFEST).is_file(), f"{partial} has no manifest yet"
-    for unfinished in partial.rglob(".*.part"):  # of a write that a kill cut off
-        unfinished.unlink()
+    for unfinished in [*partial.rglob(".*.part")]:  # of a write that a kill cut off
+        shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
     if output.exists():
         shutil.rmtree(output)
     output.parent.mkdir(parents=True, exist_ok=True)
