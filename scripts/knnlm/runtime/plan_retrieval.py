@@ -167,10 +167,12 @@ def found_bytes(config: Config, split: str) -> float:
 
 
 def tile_bytes(config: Config, datastore: str, rows: float) -> tuple[float, float]:
-    """Return the bytes of exact search in memory, and those on a GPU where there is one."""
+    """Return the bytes of exact search in memory, and those on a GPU where there is one.
+
+    `rows` are the keys that are compared at a time.
+    """
     _, width, number = keys_of(config, datastore)
-    settings = config["search"]
-    keys = min(settings["keys_mib"] << 20, 4 * rows * width)
+    settings, keys = config["search"], 4 * rows * width
     scores = 4 * settings["block_queries"] * 4096  # of a tile of faiss
     found = settings["block_queries"] * settings["k"] * 6 * (ID + DISTANCE)
     on_gpu = keys * number / 4 + 3 * (settings["scores_mib"] << 20) + found
@@ -190,7 +192,8 @@ def search_part(config: Config, wildcards: Wildcards) -> Need:
         work = approximate_work(config, wildcards, count, rows)
         in_use = GROWN_LISTS * rows * (code_bytes(config, datastore, index) + ID)
         work = work + Work(read=rows * code_bytes(config, datastore, index))
-    memory, device = tile_bytes(config, datastore, rows)
+    slice_rows = (config["search"]["keys_mib"] << 20) / (4 * keys_of(config, datastore)[1])
+    memory, device = tile_bytes(config, datastore, min(rows, slice_rows))
     return Need(
         # Every byte is compared with its checksum before the search.
         work=work + Work(read=rows * entry_bytes(config, datastore), written=found),
