@@ -3,7 +3,8 @@
 Entry i is position i of the token stream: its key is the hidden state at i, its value is token
 i + 1 (Khandelwal et al. 2020, Eq. 1). Rows stand in the order of the stream, so the document,
 the context and the next entry of a neighbor are arithmetic, not data. Shards are plain .npy
-files, memory-mapped: a reader holds one slice of keys, SLICE_BYTES in fp32, and no more.
+files, memory-mapped: a reader holds one slice of keys and no more, SLICE_BYTES in fp32 unless it
+asks for another size.
 """
 
 import warnings
