@@ -155,6 +155,24 @@ def test_the_manifest_has_the_settings_that_faiss_used_and_the_recall(inputs, tm
     assert exact_contents["search"] == {"engine": "exact"}
 
 
+@pytest.mark.parametrize(("engine", "device"), [("exact", "cpu:0"), ("ivf_flat", "cpu")])
+def test_only_exact_search_takes_a_device_that_is_there(
+    engine, device, inputs, tmp_path, monkeypatch
+):
+    search_exact, devices = knnlm.retrieval.search.search_exact, []
+
+    def recorded(*args, device, **settings):
+        devices.append(device)
+        return search_exact(*args, device=device, **settings)
+
+    monkeypatch.setattr(knnlm.retrieval.search, "available_device", lambda: "cpu:0")
+    monkeypatch.setattr(knnlm.retrieval.search, "search_exact", recorded)
+
+    find(inputs, tmp_path / "neighbors", engine=engine)
+
+    assert set(devices) == {device}
+
+
 def test_recall_is_the_share_of_expected_ids_that_were_found():
     expected = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
     found = np.array([[4, 3, 9, -1], [8, 7, 6, 5]])

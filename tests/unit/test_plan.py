@@ -4,12 +4,15 @@ import ast
 import sys
 from pathlib import Path
 
+import faiss
 import pytest
 import yaml
 from lm_artifacts import MODEL, VOCABULARY
 
 from knnlm.lm.flops import forward_flops, update_flops, window, without_data
 from knnlm.lm.model import create_model
+from knnlm.retrieval import datastore, encoder, index_settings
+from knnlm.runtime import plan_retrieval
 from knnlm.runtime.fingerprint import import_closure
 from knnlm.runtime.plan import Cluster, Plan, clusters
 from knnlm.runtime.plan_dag import Job, predecessors, read_jobs
@@ -224,6 +227,17 @@ def test_what_the_snakefile_imports_in_every_job_is_standard_library():
                 names |= {alias.name.split(".")[0] for alias in node.names}
 
     assert names <= sys.stdlib_module_names | {"knnlm"}
+
+
+def test_numbers_that_the_plan_cannot_import_are_those_of_the_library():
+    faiss_index = faiss.IndexIVFPQ(faiss.IndexFlatL2(2), 2, 1, 1, index_settings.CODE_BITS)
+
+    assert plan_retrieval.INVERTED_FILES == index_settings.INVERTED_FILES
+    assert plan_retrieval.SLICE_BYTES == datastore.SLICE_BYTES
+    assert plan_retrieval.TOKENS_A_BATCH == encoder.TOKENS_A_BATCH
+    assert faiss_index.pq.ksub == plan_retrieval.CODES
+    rounds = {"coarse": faiss_index.cp.niter, "codes": faiss_index.pq.cp.niter}
+    assert rounds == plan_retrieval.KMEANS_ROUNDS
 
 
 def test_a_gpu_is_faster_and_holds_what_a_cpu_holds_in_memory():

@@ -64,7 +64,8 @@ def search_part(
         scores_mib: fp32 scores held at a time on a GPU.
         seed: of that sample.
         part: the rows that are searched.
-        device: of exact search; None takes a GPU if there is one.
+        device: of the engine `exact`; None takes a GPU if there is one. An inverted file is
+            searched on the CPU, its recall sample too: such a job asks for no GPU.
 
     Raises:
         ValueError: if k is larger than the datastore.
@@ -77,9 +78,8 @@ def search_part(
     tiles = {
         "slice_rows": max(1, (keys_mib << 20) // (4 * store.dim)),
         "tile_bytes": scores_mib << 20,
-        "device": device or available_device(),
     }
-    engine = _Engine(store, index, k=k, tiles=tiles)
+    engine = _Engine(store, index, k=k, tiles=tiles, device=device)
     hidden = load_queries(queries).hidden(store.settings["site"])
     check_search(hidden[:1], store, k=k)
     made_from = {
@@ -113,16 +113,25 @@ def search_part(
 class _Engine:
     """One way to search the rows of a part, as the manifest of the index says."""
 
-    def __init__(self, datastore: Datastore, index: Path, *, k: int, tiles: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        datastore: Datastore,
+        index: Path,
+        *,
+        k: int,
+        tiles: dict[str, int],
+        device: str | None,
+    ) -> None:
         self.settings = read_manifest(index, kind="index")["settings"]
-        self.index = None
-        if self.settings["engine"] in INVERTED_FILES:
-            self.index = open_index(index, datastore=datastore)
         self.datastore, self.k, self.tiles = datastore, k, tiles
+        if self.settings["engine"] in INVERTED_FILES:
+            self.index, self.device = open_index(index, datastore=datastore), "cpu"
+        else:
+            self.index, self.device = None, device or available_device()
 
     def exact(self, queries: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return ids and distances of exact search."""
-        return search_exact(queries, self.datastore, k=self.k, **self.tiles)
+        return search_exact(queries, self.datastore, k=self.k, device=self.device, **self.tiles)
 
     def __call__(self, queries: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return the arrays of a block of neighbors that this engine finds.

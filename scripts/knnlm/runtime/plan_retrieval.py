@@ -13,11 +13,11 @@ from knnlm.runtime.plan_work import Work, product
 
 INVERTED_FILES = ("ivf_flat", "ivfpq")  # the engines with an index on disk
 ID, DISTANCE, VALUE = 8, 4, 4  # bytes of a stored neighbor
-SLICE_BYTES = 512 << 20  # as in knnlm.retrieval.datastore
-KMEANS_ROUNDS = {"coarse": 10, "codes": 25}  # of faiss, as used in knnlm.retrieval.inverted_file
+SLICE_BYTES = 512 << 20  # of keys in fp32 that a reader holds
+KMEANS_ROUNDS = {"coarse": 10, "codes": 25}  # of faiss
 CODES = 256  # centroids of each byte of a code
 GROWN_LISTS = 1.5  # memory of a list that grew by doubling, over what it holds
-ENCODED_TOKENS = 8192  # read by one forward pass
+TOKENS_A_BATCH = 8192  # read by one forward pass
 
 
 def keys_of(config: Config, datastore: str) -> tuple[float, int, int]:
@@ -54,14 +54,14 @@ def encoding(config: Config, datastore: str, rows: float) -> Work:
     block = config["datastores"][datastore]
     model, size = config["models"][block["model"]], vocabulary(config)
     n_read = rows * model["context"] / min(block["stride"], model["context"])
-    return forward(model, size, n_read, scored=0, passes=max(1, n_read / ENCODED_TOKENS))
+    return forward(model, size, n_read, scored=0, passes=max(1, n_read / TOKENS_A_BATCH))
 
 
 def encoder_bytes(config: Config, datastore: str) -> tuple[float, float]:
     """Return the bytes of the model's weights, and of what one forward pass takes beside them."""
     model = config["models"][config["datastores"][datastore]["model"]]
     size = vocabulary(config)
-    return 4 * parameters(model, size), activations(model, size, ENCODED_TOKENS, scored=0)
+    return 4 * parameters(model, size), activations(model, size, TOKENS_A_BATCH, scored=0)
 
 
 @models("build_datastore_part")
