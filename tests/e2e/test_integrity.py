@@ -12,7 +12,14 @@ from faults import RESULTS, copy_results
 from workflow_project import TINY, Project
 
 from knnlm.runtime.artifacts import MANIFEST
-from knnlm.runtime.verification import RECORD, artifacts_in, verify, walk
+from knnlm.runtime.verification import (
+    NOT_CHECKED,
+    OF_SNAKEMAKE,
+    RECORD,
+    artifacts_in,
+    verify,
+    walk,
+)
 
 SEED = 20_240_612  # of the flipped bytes
 TABLE = RESULTS / "tables/knn_perplexity.csv"
@@ -34,7 +41,8 @@ def copied_results(finished, tmp_path) -> Project:
 def kind_of(path: Path) -> str:
     """Return what a file is: its artifact without names and numbers, and its own name without."""
     parts = [part for part in path.parts[2:] if not part.startswith("seed")]
-    return f"{parts[0]}/{path.name if path.name == MANIFEST else '*' + path.suffix}"
+    engine = f"/{parts[2]}" if parts[0] in ("indexes", "neighbors") else ""
+    return f"{parts[0]}{engine}/{path.name if path.name == MANIFEST else '*' + path.suffix}"
 
 
 def flip(path: Path, at: int) -> None:
@@ -49,11 +57,10 @@ def test_a_flipped_byte_is_found_in_every_kind_of_file(copied_results, monkeypat
     draw = random.Random(SEED)
     assert verify(RESULTS).problems == []
     owned = {path: folder for folder in artifacts_in(RESULTS) for path in walk(folder)}
-    made = [RESULTS / name for name in ("tables", "figures", "report")]
-    files = [*owned, *(path for folder in made for path in walk(folder))]
+    made = [folder for folder in RESULTS.iterdir() if folder.name not in NOT_CHECKED]
     kinds: dict[str, list[Path]] = {}
-    for path in sorted(files):
-        if path.name not in (".snakemake_timestamp", "plan.csv") and path.stat().st_size:
+    for path in sorted(path for folder in made for path in walk(folder)):
+        if path.name not in (OF_SNAKEMAKE, "plan.csv") and path.stat().st_size:
             kinds.setdefault(kind_of(path), []).append(path)
 
     found = Counter()
@@ -71,7 +78,13 @@ def test_a_flipped_byte_is_found_in_every_kind_of_file(copied_results, monkeypat
             found[kind] += 1
     print(f"{sum(found.values())} flips in {len(found)} kinds of files, all found, seed {SEED}")
     print("\n".join(f"{kind}: {count}" for kind, count in sorted(found.items())))
-    assert len(found) > 40
+    assert {folder.name for folder in made} == {kind.split("/")[0] for kind in found}
+    assert found.keys() >= {
+        "explorer/*.json",
+        "indexes/ivfpq/*.npy",
+        "neighbors/fused/*.npz",
+        "report/*.html",
+    }
 
 
 @pytest.mark.slow

@@ -112,6 +112,19 @@ def test_units_in_progress_and_logs_are_not_checked(results):
     assert problems(results) == []
 
 
+def test_what_neither_a_manifest_nor_the_record_lists_is_named(results):
+    (results / "tables/plan.csv").write_text("rule,jobs\n")
+    (results / "logs").mkdir()
+    (results / "logs/all.log").write_text("done\n")
+
+    found = verification.verify(results)
+
+    assert found.unlisted == [results / "tables/plan.csv"]
+    assert found.problems == []
+    text = verification.describe(found, results)
+    assert f"not checked, for `all` does not record them: {results}/tables/plan.csv" in text
+
+
 def test_the_report_says_what_to_remove(results):
     flip(results / "models/base/numbers.npy", -1)
 

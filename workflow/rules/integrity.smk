@@ -14,10 +14,11 @@ for shared in workflow.rules if SHARED else []:
 
 
 rule checksums:
-    """Record the checksums of tables, figures and report, when all else is done."""
+    """Record the checksums of what no manifest lists, as tables and figures, when all is done."""
     input:
         rules.report.input,
         rules.report.output,
+        rules.explorer.output if "knn_perplexity" in config["experiments"] else [],
     output:
         record="<results>/tables/checksums.json",
     log:

@@ -142,11 +142,14 @@ def _encode_shards(partial: Path, store: Datastore, trained: faiss.IndexIVF) -> 
     progress = Progress("index", total=len(store.rows), unit="keys", done=done)
     for rows in missing:
         shape = (len(rows), trained.sa_code_size())
-        with atomic_path(_codes_path(partial, store, rows.start)) as temporary:
-            codes = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            for start, keys in store.between(rows).slices():
-                codes[start - rows.start :][: len(keys)] = trained.sa_encode(keys)
-            codes.flush()
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        with (
+            atomic_path(_codes_path(partial, store, rows.start)) as temporary,
+            temporary.open("wb") as file,  # not a memory map: a full disk would end the process
+        ):
+            np.lib.format.write_array_header_1_0(file, header)
+            for _, keys in store.between(rows).slices():
+                file.write(trained.sa_encode(keys).data)
         done += len(rows)
         progress.update(done)
         stop_if_asked()

@@ -1,7 +1,8 @@
 """Is a results folder what was written? Every file, every origin, and what to rebuild if not.
 
 Artifacts are checked against their manifests, a manifest against its own form and checksum;
-tables, figures and the report, which have none, against the record that ends a run.
+tables, figures and the report, which have none, against the record that ends a run. What neither
+lists is named, so that nothing is silently taken for whole.
 """
 
 import json
@@ -40,6 +41,7 @@ class Verification(NamedTuple):
     n_bytes: int
     recorded: bool
     problems: list[Problem]
+    unlisted: list[Path]  # in no manifest and no record: nothing is known of them
 
 
 def record_checksums(output: Path, made: Iterable[Path]) -> None:
@@ -101,8 +103,24 @@ def verify(results: Path) -> Verification:
             if expected not in identities
         ]
     record = results / "tables" / RECORD
-    found = _against_record(record) if record.is_file() else []
-    return Verification(len(folders), files, n_bytes, record.is_file(), [*problems, *found])
+    recorded = _recorded(record)
+    found = [] if recorded is None else _against_record(recorded)
+    if recorded is None and record.is_file():
+        problems.append(Problem(f"{record} is not what was written", record))
+    return Verification(
+        artifacts=len(folders),
+        files=files,
+        n_bytes=n_bytes,
+        recorded=record.is_file(),
+        problems=[*problems, *found],
+        unlisted=_unlisted(results, {*folders, record, *map(Path, recorded or {})}),
+    )
+
+
+def _unlisted(results: Path, listed: set[Path]) -> list[Path]:
+    """Return the files that are neither listed nor in a listed folder."""
+    checked = (p for p in results.iterdir() if p.name not in (*NOT_CHECKED, OF_SNAKEMAKE))
+    return [p for p in _files(checked) if listed.isdisjoint((p, *p.parents))]
 
 
 def artifacts_in(results: Path) -> list[Path]:
@@ -150,16 +168,18 @@ def _altered(folder: Path, listed: dict[str, dict]) -> Iterator[str]:
         yield f"{folder / name} is in no manifest"
 
 
-def _against_record(record: Path) -> Iterator[Problem]:
+def _recorded(record: Path) -> dict[str, str] | None:
+    """Return the checksum of every recorded file; None if there is no whole record."""
     try:
         text = record.read_text(encoding="ascii")
         recorded = json.loads(text)
-        whole = text == json.dumps(recorded, sort_keys=True, indent=1) + "\n"
-    except ValueError:
-        whole = False
-    if not whole:
-        yield Problem(f"{record} is not what was written", record)
-        return
+    except (FileNotFoundError, ValueError):
+        return None
+    whole = text == json.dumps(recorded, sort_keys=True, indent=1) + "\n"
+    return recorded if whole else None
+
+
+def _against_record(recorded: dict[str, str]) -> Iterator[Problem]:
     for name, expected in recorded.items():
         path = Path(name)
         if not path.is_file():
@@ -176,6 +196,9 @@ def describe(found: Verification, results: Path) -> str:
     ]
     if not found.recorded:
         lines.append("tables and figures were not checked: they are recorded when `all` is done")
+    elif found.unlisted:
+        names = " ".join(map(str, found.unlisted))
+        lines.append(f"not checked, for `all` does not record them: {names}")
     if not found.problems:
         return "\n".join([*lines, "every byte is what was written"])
     lines += [f"  {problem.message}" for problem in found.problems]
