@@ -141,12 +141,13 @@ def test_torch_and_faiss_find_the_same_neighbors(dtype, device):
     assert overlap > 0.9999
 
 
-def test_sums_of_halves_are_kept_in_32_bits():
+@pytest.mark.parametrize("device", TORCH)
+def test_sums_of_halves_are_kept_in_32_bits(device):
     keys = np.full((300, 4096), 8, dtype=np.float16)
     keys[7, 0] = 9  # |k|^2 is 262,144 and more: beyond the largest half, 65,504
     queries = keys[7:8].astype(np.float32)
 
-    rough, columns = scorer_on("cpu:0", keys).candidates(queries, 2, no_limit(queries))
+    rough, columns = scorer_on(device, keys).candidates(queries, 2, no_limit(queries))
 
     assert columns[0, 0] == 7
     np.testing.assert_allclose(rough[0], [0, 1], atol=0.1)
