@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import pandas as pd
 import pytest
@@ -78,6 +79,60 @@ def test_limits_of_a_profile_are_what_the_plan_is_held_against(measured):
     minutes = {int(job.resources["runtime"]) for job in read_jobs(asked) if job.rule in MODELS}
     assert minutes == {7}
     assert "the limit is 1 GB" in printed
+
+
+def test_the_plan_for_paper_has_every_rule_and_names_what_exceeds_a_partition(measured):
+    limits = ["plan:limit_runtime=1440", "plan:hardware='h200, 8 x h200'"]
+
+    printed = measured.snakemake(
+        "plan", "--config", "scale=paper", "--set-resources", *limits
+    ).stdout
+
+    table = pd.read_csv(measured.folder / "results/paper-wikitext-103/tables/plan.csv")
+    table = table.set_index("rule")
+    assert table.loc["search_part", "jobs"] == 96
+    assert printed.count("on the critical path") == 2
+    longest = table["longest_hours_h200"].drop("total")
+    exceeded = re.findall(r"^  (\w+)/\S+ takes .* the limit is 24\.0 h", printed, re.MULTILINE)
+    assert set(exceeded) == set(longest.index[longest > 24])
+    assert exceeded
+
+
+def test_no_job_of_a_run_took_more_memory_than_it_asked_for(finished):
+    printed = finished.snakemake(*TINY, "--dry-run", "--forceall", "all").stdout
+    timed = [job for job in read_jobs(printed) if job.benchmark]
+
+    for job in timed:
+        row = pd.read_csv(finished.folder / job.benchmark, sep="\t", na_values=["-", "NA"]).iloc[-1]
+        assert not row["max_rss"] * 1.048576 > float(job.resources["mem_mb"]), job.name
+    assert {
+        "train_language_model",
+        "search_fused_part",
+        "encode_index_part",
+        "search_neighbors",
+    } <= {job.rule for job in timed}
+
+
+def test_the_plan_is_compared_with_every_timed_rule_of_a_finished_run(finished, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/tiny").symlink_to(finished.folder / "results/tiny")
+    (tmp_path / "results/machine.json").write_text(json.dumps(HARDWARE["node"]))
+    benchmarks = finished.folder / "results/tiny/benchmarks"
+
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/plan.py", "--run", "results/tiny"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")},
+        text=True,
+        capture_output=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("|").split("|") for line in done.stdout.splitlines()[2:]]
+    jobs = {rule.strip(): int(count) for rule, count, *_ in rows}
+    assert jobs.pop("total") == sum(jobs.values())
+    timed = [path.relative_to(benchmarks).parts[0] for path in benchmarks.rglob("*.tsv")]
+    assert jobs == Counter(name.removesuffix(".tsv") for name in timed)
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,11 @@ from knnlm.runtime.plan_sizes import (
 from knnlm.runtime.plan_work import Work, product
 
 # Counts that depend on what is found, from generated text at the scale `cpu`: the paper's walk
-# settles after 34 to 69 updates; an optimum takes 70 to 1,265 evaluations, about 700, on average
-# with half of the queries still in the batch.
+# settles after 34 to 69 updates; an optimum takes 3 to 13 evaluations, about 9, for each dimension
+# of its head, on average with half of the queries still in the batch.
 SETTLED_STEPS = 50
-EVALUATIONS = {"float32": 250, "float64": 100}  # of whole batches
+EVALUATIONS = 4.6  # of whole batches, for each dimension of a head
+IN_DOUBLE = 0.3  # of them, in float64
 GRID_VALUES = 6  # values moved for each query, neighbor and temperature of a sweep
 DRAW = Work(steps=1e8)  # a figure in SVG and PNG
 KEPT_POINTS = 3  # of a fine-tuning, for the MLP
@@ -139,7 +140,8 @@ def project_on_heads(config: Config, wildcards: Wildcards) -> Need:
         values = 4 * n * 8 * size
         single = pair + Work(moved=values, exponentials=n * size, operations=60)
         double = Work(doubles=pair.flops, moved=2 * values, exponentials=2 * n * size)
-        total = total + single * EVALUATIONS["float32"] + double * EVALUATIONS["float64"]
+        count = min(EVALUATIONS * width, settings["optimum"]["max_evaluations"] / 2)
+        total = total + single * (count * (1 - IN_DOUBLE)) + double * (count * IN_DOUBLE)
     memory = 16 * tile * size * 4 + 24 * size * max(widths) + 160 * n * max(widths)
     return Need(work=total, device=memory, disk=1e4 * n, threads="fine_tune", gpu=True)
 

@@ -15,6 +15,9 @@ INVERTED_FILES = ("ivf_flat", "ivfpq")  # the engines with an index on disk
 ID, DISTANCE, VALUE = 8, 4, 4  # bytes of a stored neighbor
 SLICE_BYTES = 512 << 20  # of keys in fp32 that a reader holds
 KMEANS_ROUNDS = {"coarse": 10, "codes": 25}  # of faiss
+# A visited key of an inverted file comes from memory, not from the cache, or is looked up in
+# tables, and may enter a heap: as long as moving these bytes takes (faiss, 400,000 random keys).
+VISITED = {"key": 640, "dimension": 10, "code_byte": 28}
 CODES = 256  # centroids of each byte of a code
 GROWN_LISTS = 1.5  # memory of a list that grew by doubling, over what it holds
 TOKENS_A_BATCH = 8192  # read by one forward pass
@@ -154,8 +157,8 @@ def approximate_work(config: Config, wildcards: Wildcards, count: float, rows: f
     visited = count * rows * block["n_probes"] / block["n_centroids"]
     codes = block["engine"] == "ivfpq"
     work = search_work(config, datastore, min(count, settings["recall_sample"]), rows)
-    # A visited key is read: all of it, or a byte of code and a number of a table at a time.
-    work = work + Work(moved=visited * (5 * block["code_bytes"] if codes else 4 * width))
+    each = VISITED["code_byte"] * block["code_bytes"] if codes else VISITED["dimension"] * width
+    work = work + Work(moved=visited * (VISITED["key"] + each))
     if block["rescore"]:
         work = work + Work(moved=count * settings["k"] * (4 * width + 60))
     return work
