@@ -113,16 +113,14 @@ def test_no_job_of_a_run_took_more_memory_than_it_asked_for(finished):
     } <= {job.rule for job in timed}
 
 
-def test_the_plan_is_compared_with_every_timed_rule_of_a_finished_run(finished, tmp_path):
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results/tiny").symlink_to(finished.folder / "results/tiny")
-    (tmp_path / "results/machine.json").write_text(json.dumps(HARDWARE["node"]))
+def test_the_plan_is_compared_with_every_timed_rule_of_a_finished_run(finished, measured):
+    (measured.folder / "results/tiny").symlink_to(finished.folder / "results/tiny")
     benchmarks = finished.folder / "results/tiny/benchmarks"
 
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks/plan.py", "--run", "results/tiny"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")},
+        cwd=measured.folder,
+        env=measured.environment | {"PYTHONPATH": str(ROOT / "scripts")},
         text=True,
         capture_output=True,
     )
