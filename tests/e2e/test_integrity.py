@@ -100,7 +100,7 @@ def test_verify_says_what_to_remove_and_the_same_command_makes_it_anew(copied_re
 
     assert "every byte is what was written" in whole.stdout
     assert broken.returncode != 0
-    assert f"rm -r {RESULTS}/figures/knn_perplexity.svg" in broken.stdout
+    assert f"rm -rf {RESULTS}/figures/knn_perplexity.svg" in broken.stdout
     assert "every byte is what was written" in mended.stdout
     expected = finished.folder / RESULTS / "figures/knn_perplexity.svg"
     assert figure.read_bytes() == expected.read_bytes()

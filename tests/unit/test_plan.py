@@ -298,6 +298,8 @@ def test_what_exceeds_a_limit_is_named_with_both_numbers():
 
     assert "needs 3 GB of memory, the limit is 1 GB" in text
     assert "takes 10 min, the limit is 5 min" in text
+    longer = "\n".join(exceeded(plan, {"runtime": 3.0}))
+    assert "where it was stopped, 3 at least" in longer  # 3 + 3 + 3 + 1 minutes
     assert "need 0 GB of disk, the limit is 0 GB" in text
     assert "nothing exceeds" in exceeded(plan, {"mem_mb": 1e4, "disk_mb": 1e4})[0]
 

@@ -122,16 +122,23 @@ def test_what_neither_a_manifest_nor_the_record_lists_is_named(results):
     assert found.unlisted == [results / "tables/plan.csv"]
     assert found.problems == []
     text = verification.describe(found, results)
-    assert f"not checked, for `all` does not record them: {results}/tables/plan.csv" in text
+    assert f"not checked, in no record (`all` writes it): {results}/tables/plan.csv" in text
 
 
 def test_the_report_says_what_to_remove(results):
     flip(results / "models/base/numbers.npy", -1)
 
-    with pytest.raises(ArtifactError, match=r"rm -r results/tiny/models/base\n.*same snakemake"):
+    with pytest.raises(
+        ArtifactError, match=r"rm -rf results/tiny/models/base\n.*command that made"
+    ):
         verification.report_verification(results)
 
 
-def test_a_run_that_is_not_there_is_an_error(tmp_path):
+@pytest.mark.parametrize("made", ["", "logs"])  # `verify` itself leaves a log
+def test_a_run_of_which_nothing_is_there_is_an_error(made, tmp_path):
+    (tmp_path / "typo" / made).mkdir(parents=True)
+
+    with pytest.raises(FileNotFoundError, match="run snakemake first"):
+        verification.verify(tmp_path / "typo")
     with pytest.raises(FileNotFoundError, match="run snakemake first"):
         verification.verify(tmp_path / "nothing")

@@ -44,6 +44,17 @@ def test_a_bad_setting_stops_snakemake_before_any_job(project, setting, message)
     assert not (project.folder / "results").exists()
 
 
+def test_a_shared_cache_that_is_not_there_stops_snakemake_before_any_job(project):
+    project.environment |= {"SNAKEMAKE_OUTPUT_CACHE": str(project.folder / "cache")}
+
+    done = project.snakemake("--dry-run", check=False)
+    (project.folder / "cache").mkdir()
+
+    assert done.returncode != 0
+    assert "SNAKEMAKE_OUTPUT_CACHE: expected a folder, got" in done.stdout
+    assert project.snakemake("--dry-run").returncode == 0
+
+
 def test_the_list_of_rules_reads_as_a_table_of_contents(project):
     output = project.snakemake("--list-rules").stdout
 

@@ -41,8 +41,8 @@ def test_a_model_of_another_size_takes_the_place_of_base(project):
 
     output = project.snakemake("--dry-run", "knn_perplexity", "--configfile", "model.yaml").stdout
 
-    assert "results/cpu-gazetteer/datastores/deep/seed0" in output
-    assert "results/cpu-gazetteer/datastores/base/seed0" not in output
+    assert "results/deep/datastores/deep/seed0" in output
+    assert "results/deep/datastores/base/seed0" not in output
 
 
 def test_the_fused_engine_needs_no_datastore_and_runs_in_parts(project):
@@ -51,7 +51,7 @@ def test_the_fused_engine_needs_no_datastore_and_runs_in_parts(project):
     command = ["--dry-run", "knn_perplexity", "--configfile", "fused.yaml"]
     output = project.snakemake(*command).stdout
 
-    assert "results/cpu-gazetteer/parts/neighbors/base/seed0/fused/test/part3" in output
+    assert "results/fused/parts/neighbors/base/seed0/fused/test/part3" in output
     assert "rule build_datastore" not in output
     assert "rule search_part" not in output
 

@@ -133,6 +133,20 @@ def test_the_plan_is_compared_with_every_timed_rule_of_a_finished_run(finished, 
     assert jobs == Counter(name.removesuffix(".tsv") for name in timed)
 
 
+def test_gpus_of_several_nodes_count_like_those_of_one(project):
+    def minutes(*asked):
+        resources = [f"train_language_model:{one}" for one in asked]
+        options = ["--config", "scale=paper", "--set-resources", *resources, "--dry-run"]
+        printed = project.snakemake("results/paper-wikitext-103/models/base/seed0", *options).stdout
+        (job,) = (job for job in read_jobs(printed) if job.rule == "train_language_model")
+        return int(job.resources["runtime"])
+
+    eight = minutes("gpu=8")
+
+    assert eight < minutes("gpu=1") / 6
+    assert minutes("nodes=2", "gpu=0", "gres=gpu:4", "processes=8") == eight
+
+
 @pytest.mark.parametrize(
     ("rule", "wildcards", "folder"),
     [

@@ -12,7 +12,11 @@ HARDWARE_OF_SCALE = Machine.of("", HARDWARE["node" if config["scale"] == "cpu" e
 OF_PROFILE = workflow.resource_settings.overwrite_resources
 LIMITS = OF_PROFILE.get("plan", {})
 LONGEST_JOB = LIMITS["limit_runtime"].value if "limit_runtime" in LIMITS else None
-GPUS_ASKED = {name: one["gpu"].value for name, one in OF_PROFILE.items() if "gpu" in one}
+# On several nodes SLURM wants GPUs as `gres` of each, and their number in all is `processes`.
+COUNTED = {name: "processes" if "gres" in one else "gpu" for name, one in OF_PROFILE.items()}
+GPUS_ASKED = {
+    name: OF_PROFILE[name][by].value for name, by in COUNTED.items() if by in OF_PROFILE[name]
+}
 # mem_mb, runtime, disk_mb and gpu of any rule, as functions of the config and the attempt.
 NEEDS = resources_of(config, HARDWARE_OF_SCALE, longest=LONGEST_JOB, gpus=GPUS_ASKED)
 PLANNED_ON = {"cpu": "this, node", "gpu": "this, h100, h200", "paper": "h200, h200x8, 8 x h200x8"}

@@ -1,5 +1,6 @@
 """The plan as text: the table of rules, total, critical path, and what exceeds the limits."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -115,11 +116,12 @@ def exceeded(plan: Plan, limits: Mapping[str, float]) -> list[str]:
                 f"{job.name} needs {plan.memory(need) / GB:,.0f} GB of memory, the limit is "
                 f"{memory / GB:,.0f} GB",
             )
-        if time / MINUTE > limits.get("runtime", float("inf")):
+        longest = limits.get("runtime", float("inf")) * MINUTE
+        if time > longest:
             found.setdefault(
                 f"{job.rule} time",
-                f"{job.name} takes {hours(time)}, the limit is "
-                f"{hours(limits['runtime'] * MINUTE)}: retries go on where it was stopped",
+                f"{job.name} takes {hours(time)}, the limit is {hours(longest)}: retries go on "
+                f"where it was stopped, {math.ceil(time / longest) - 1} at least",
             )
     kept = sum(need.disk for need in needs) + max(need.scratch for need in needs)
     if kept > disk:

@@ -76,14 +76,16 @@ def verify(results: Path) -> Verification:
         Counts and problems; no problem means that every byte is what was written.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if there is nothing to check.
     """
-    if not results.is_dir():
-        raise FileNotFoundError(f"there is no {results}; run snakemake first, or name another run")
+    folders = artifacts_in(results) if results.is_dir() else []
+    if not folders:
+        raise FileNotFoundError(
+            f"nothing is in {results}; run snakemake first, or name another run"
+        )
     problems: list[Problem] = []
     identities, origins = {}, []
     files = n_bytes = 0
-    folders = artifacts_in(results)
     for folder in folders:
         try:
             manifest = _whole_manifest(folder)
@@ -198,13 +200,13 @@ def describe(found: Verification, results: Path) -> str:
         lines.append("tables and figures were not checked: they are recorded when `all` is done")
     elif found.unlisted:
         names = " ".join(map(str, found.unlisted))
-        lines.append(f"not checked, for `all` does not record them: {names}")
+        lines.append(f"not checked, in no record (`all` writes it): {names}")
     if not found.problems:
         return "\n".join([*lines, "every byte is what was written"])
     lines += [f"  {problem.message}" for problem in found.problems]
     rebuild = dict.fromkeys(str(problem.rebuild) for problem in found.problems)
     lines.append(f"{len(found.problems)} problems; to rebuild, with all that was made from it:")
-    return "\n".join([*lines, f"  rm -r {' '.join(rebuild)}", "  and the same snakemake command"])
+    return "\n".join([*lines, f"  rm -rf {' '.join(rebuild)}", "  and the command that made them"])
 
 
 def report_verification(results: Path) -> str:
