@@ -26,11 +26,12 @@ except SettingsError as error:
 config.clear()
 config.update(resolved)
 KNOWN_EXPERIMENTS = sorted(path.stem for path in (ROOT / "workflow/experiments").glob("*.smk"))
-SHARED = bool(os.environ.get("SNAKEMAKE_OUTPUT_CACHE"))  # with --cache: docs/recovery.md
-if SHARED and not Path(os.environ["SNAKEMAKE_OUTPUT_CACHE"]).is_dir():
+CACHE = os.environ.get("SNAKEMAKE_OUTPUT_CACHE")  # with --cache: docs/recovery.md
+SHARED = bool(CACHE)
+if SHARED and not Path(CACHE).is_dir():
     raise WorkflowError(
-        f"SNAKEMAKE_OUTPUT_CACHE: expected a folder, got {os.environ['SNAKEMAKE_OUTPUT_CACHE']!r}, "
-        "which is none; make it (mkdir -p) or unset the variable, or jobs would fail at their end"
+        f"SNAKEMAKE_OUTPUT_CACHE: expected a folder, got {CACHE!r}, which is none; "
+        "make it (mkdir -p) or unset the variable, or jobs would fail at their end"
     )
 CONDA = str(ROOT / f"envs/macondo{'' if config['scale'] == 'cpu' else '-gpu'}.yaml")
 
