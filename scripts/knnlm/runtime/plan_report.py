@@ -69,6 +69,7 @@ def as_text(table: pd.DataFrame) -> list[str]:
             shown[name] = [hours(value * HOUR) for value in table[name]]
         elif name.endswith("_gb"):
             shown[name] = [f"{value:,.2f}" for value in table[name]]
+    shown = shown.rename(columns=lambda name: name.replace("hours", "time"))  # each has its unit
     return shown.to_string(index=False).splitlines()
 
 
