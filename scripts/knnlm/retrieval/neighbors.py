@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnlm.retrieval.nearest import sort_neighbors
-from knnlm.retrieval.parts import link_files, read_parts
+from knnlm.retrieval.parts import identities_of, link_files, read_parts
 from knnlm.runtime.artifacts import (
     ArtifactError,
     atomic_path,
-    identity,
     partial_folder,
     publish,
     read_manifest,
@@ -67,8 +66,7 @@ def merge_neighbors(*, output: Path, fingerprint: str, parts: Sequence[Path]) ->
     manifests = read_parts(parts, kind="neighbors_part")
     contents = manifests[0]["contents"]
     shape = {name: contents[name] for name in ("n_queries", "block_queries", "k")}
-    made_of = {str(i): identity(part, kind="neighbors_part") for i, part in enumerate(parts)}
-    partial = partial_folder(output, fingerprint, made_of)
+    partial = partial_folder(output, fingerprint, identities_of(manifests))
     checksums = None
     if len(parts) == 1:
         checksums = link_files(parts[0], manifests[0], partial)

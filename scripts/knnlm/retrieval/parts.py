@@ -14,6 +14,7 @@ from knnlm.runtime.artifacts import (
     ArtifactError,
     copy_file,
     identity,
+    identity_of,
     partial_folder,
     publish,
     read_manifest,
@@ -77,6 +78,11 @@ def read_parts(folders: Sequence[Path], *, kind: str) -> list[dict[str, Any]]:
     return manifests
 
 
+def identities_of(manifests: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the identity of each part, by its number, from what `read_parts` returns."""
+    return {str(number): identity_of(manifest) for number, manifest in enumerate(manifests)}
+
+
 def _differences(block: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """Return the names whose values differ, and both values; rows may differ."""
     names = [n for n in {**expected, **block} if n != "rows" and block.get(n) != expected.get(n)]
@@ -105,8 +111,7 @@ def join_parts(
         expected = identity(head, kind=f"{kind}_head")
         require_origin(parts[0], kind=f"{kind}_part", role="head", expected=expected)
         sources.append((head, read_manifest(head, kind=f"{kind}_head")))
-    made_of = {str(i): identity(part, kind=f"{kind}_part") for i, part in enumerate(parts)}
-    partial = partial_folder(output, fingerprint, made_of)
+    partial = partial_folder(output, fingerprint, identities_of(manifests))
     checksums: dict[str, str] = {}
     for folder, manifest in sources:
         checksums |= link_files(folder, manifest, partial)

@@ -144,14 +144,25 @@ def _whole_manifest(folder: Path) -> dict:
     """
     altered = ArtifactError(f"{folder / MANIFEST} is not what was written")
     try:
-        text = (folder / MANIFEST).read_text(encoding="ascii")
-        manifest = json.loads(text)
-        same = text == json.dumps(manifest, sort_keys=True, indent=1) + "\n"
+        manifest = _whole_json(folder / MANIFEST)
     except ValueError as error:
         raise altered from error
-    if not same or manifest.get("checksum") != manifest_checksum(manifest):
+    if manifest.get("checksum") != manifest_checksum(manifest):
         raise altered
     return manifest
+
+
+def _whole_json(path: Path) -> dict:
+    """Return a document in the form in which `save_json` writes it.
+
+    Raises:
+        ValueError: if its form is another one.
+    """
+    text = path.read_text(encoding="ascii")
+    document = json.loads(text)
+    if text != json.dumps(document, sort_keys=True, indent=1) + "\n":
+        raise ValueError(f"{path} has another form than what was written")
+    return document
 
 
 def _altered(folder: Path, listed: dict[str, dict]) -> Iterator[str]:
@@ -173,12 +184,9 @@ def _altered(folder: Path, listed: dict[str, dict]) -> Iterator[str]:
 def _recorded(record: Path) -> dict[str, str] | None:
     """Return the checksum of every recorded file; None if there is no whole record."""
     try:
-        text = record.read_text(encoding="ascii")
-        recorded = json.loads(text)
+        return _whole_json(record)
     except (FileNotFoundError, ValueError):
         return None
-    whole = text == json.dumps(recorded, sort_keys=True, indent=1) + "\n"
-    return recorded if whole else None
 
 
 def _against_record(recorded: dict[str, str]) -> Iterator[Problem]:
