@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from ratio_table import Row, print_table
 
 from knnlm.retrieval.datastore import Datastore, Shard
-from knnlm.retrieval.exact import search_exact
+from knnlm.retrieval.engines.exact import search_exact
 
 K = 1024
 DIM = 128

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from ratio_table import Row, print_table
 
-from knnlm.text.gazetteer import generate
+from knnlm.text.gazetteer.corpus import generate
 
 GOAL = 0.5  # MB/s
 

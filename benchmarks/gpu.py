@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from knnlm.experiments.softmax_bottleneck.projection import Mixture, merge_neighbors, project
 from knnlm.lm.model import create_model
 from knnlm.lm.pretraining import next_token_loss
 from knnlm.lm.training import Recipe, train
+from knnlm.plan.models import backward_too, forward
 from knnlm.retrieval.datastore import Datastore, Shard
-from knnlm.retrieval.exact import search_exact
-from knnlm.retrieval.projection import Mixture, merge_neighbors, project
-from knnlm.runtime.plan_models import backward_too, forward
+from knnlm.retrieval.engines.exact import search_exact
 
 K = 1024
 ROWS_PER_SHARD = 1 << 20

@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from ratio_table import Row, print_table
 
-from knnlm.experiments.overspecification_names import temperatures
-from knnlm.experiments.overspecification_scores import score_children
+from knnlm.experiments.overspecification.names import temperatures
+from knnlm.experiments.overspecification.scores import score_children
 from knnlm.lm.finetuning import Epochs, NextToken, mean_nll, recipe_of, tokenize
 from knnlm.lm.model import create_model
 from knnlm.lm.starting_point import add_names
 from knnlm.lm.training import train
-from knnlm.text.macondo import SPLITS, count_children, generate_macondo
-from knnlm.text.names import eligible_child_names, faker_names
+from knnlm.text.macondo.names import eligible_child_names, faker_names
+from knnlm.text.macondo.town import SPLITS, count_children, generate_macondo
 from knnlm.text.tokenizer import END_OF_DOCUMENT, train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]

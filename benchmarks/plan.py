@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from knnlm.runtime.plan_dag import Job, dry_run, read_jobs
-from knnlm.runtime.plan_resources import need_of, seconds_of
-from knnlm.runtime.plan_work import Machine
+from knnlm.plan.dag import Job, dry_run, read_jobs
+from knnlm.plan.resources import need_of, seconds_of
+from knnlm.plan.work import Machine
 
 ROOT = Path(__file__).resolve().parents[1]
 BETWEEN_SAMPLES = 30.0  # seconds, at most

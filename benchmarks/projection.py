@@ -26,8 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from ratio_table import Row, print_table
 
-from knnlm.retrieval.convex_projection import Optimum, moments, optimum, value_and_gradient
-from knnlm.retrieval.projection import Mixture, merge_neighbors, project
+from knnlm.experiments.softmax_bottleneck.convex_projection import (
+    Optimum,
+    moments,
+    optimum,
+    value_and_gradient,
+)
+from knnlm.experiments.softmax_bottleneck.projection import Mixture, merge_neighbors, project
 
 N_QUERIES, DIM, N_TOKENS, K = 400, 128, 4096, 64
 LMBDA, LR = 0.25, 0.1

@@ -34,9 +34,14 @@ from ratio_table import Row, print_table
 from knnlm.lm.scoring import load_queries, score_queries
 from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.datastore_parts import build_datastore_part
-from knnlm.retrieval.exact import search_exact
-from knnlm.retrieval.index_settings import INVERTED_FILES, build_index
-from knnlm.retrieval.inverted_file import encode_index_part, open_index, search_index, train_index
+from knnlm.retrieval.engines.exact import search_exact
+from knnlm.retrieval.engines.inverted_file import (
+    encode_index_part,
+    open_index,
+    search_index,
+    train_index,
+)
+from knnlm.retrieval.engines.settings import INVERTED_FILES, build_index
 from knnlm.retrieval.neighbors import load_neighbors, merge_neighbors, recall
 from knnlm.retrieval.parts import Part, join_parts
 from knnlm.retrieval.search import search_part

@@ -26,7 +26,7 @@ from knnlm.lm.model import create_model
 from knnlm.lm.pretraining import next_token_loss
 from knnlm.retrieval.datastore import Datastore, Shard
 from knnlm.retrieval.encoder import Encoder
-from knnlm.retrieval.exact import search_exact
+from knnlm.retrieval.engines.exact import search_exact
 
 K = 256
 QUERIES = 2048  # searched at a time at the scale `cpu`

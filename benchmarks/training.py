@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from ratio_table import Row, print_table
 
+from knnlm.experiments.mlp_augmentation.flops import update_flops, window, without_data
 from knnlm.lm.finetuning import IGNORED, Epochs, NextToken, Texts, mean_nll
-from knnlm.lm.flops import update_flops, window, without_data
 from knnlm.lm.model import create_model
 from knnlm.lm.pretraining import next_token_loss
 from knnlm.lm.training import Recipe, train

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.retrieval.index_settings import build_index
+from knnlm.retrieval.engines.settings import build_index
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

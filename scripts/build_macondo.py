@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.runtime.job import begin
-from knnlm.text.macondo_dataset import build_macondo
+from knnlm.text.macondo.dataset import build_macondo
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.runtime.job import begin
-from knnlm.text.conversations import build_conversations
+from knnlm.text.macondo.conversations import build_conversations
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

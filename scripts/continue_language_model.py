@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.experiments.mlp_augmentation_controls import train_control
+from knnlm.experiments.mlp_augmentation.controls import train_control
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

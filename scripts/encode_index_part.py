@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.retrieval.inverted_file import encode_index_part
+from knnlm.retrieval.engines.inverted_file import encode_index_part
 from knnlm.retrieval.parts import Part
 from knnlm.runtime.job import begin
 

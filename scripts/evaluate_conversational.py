@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.tables import write_table, write_texts
-from knnlm.experiments.conversational import evaluate_conversational
+from knnlm.experiments.conversational.table import evaluate_conversational
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

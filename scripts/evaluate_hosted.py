@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.tables import write_table
-from knnlm.experiments.conversational_hosted_table import evaluate_hosted
+from knnlm.experiments.conversational_hosted.table import evaluate_hosted
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.tables import write_table
-from knnlm.experiments.knn_perplexity import evaluate_knn_perplexity
+from knnlm.experiments.knn_perplexity.table import evaluate_knn_perplexity
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.tables import read_table, write_table
-from knnlm.experiments.mlp_augmentation import evaluate_mlp_augmentation
+from knnlm.experiments.mlp_augmentation.table import evaluate_mlp_augmentation
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.tables import write_table
-from knnlm.experiments.mlp_hurdle import evaluate_mlp_hurdle
+from knnlm.experiments.mlp_hurdle.table import evaluate_mlp_hurdle
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

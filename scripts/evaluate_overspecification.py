@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.tables import write_table, write_texts
-from knnlm.experiments.overspecification import evaluate_overspecification
+from knnlm.experiments.overspecification.table import evaluate_overspecification
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.tables import read_table, write_table
-from knnlm.experiments.softmax_bottleneck import evaluate_softmax_bottleneck
+from knnlm.experiments.softmax_bottleneck.table import evaluate_softmax_bottleneck
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

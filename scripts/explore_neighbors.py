@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.tables import read_table
-from knnlm.experiments.neighbor_explorer import explore
+from knnlm.experiments.shared.neighbor_explorer import explore
 from knnlm.runtime.artifacts import save_json
 from knnlm.runtime.job import begin
 

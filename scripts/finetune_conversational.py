@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.experiments.conversational_finetuning import finetune_conversational
+from knnlm.experiments.conversational.finetuning import finetune_conversational
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.experiments.conversational_hosted import finetune_hosted
+from knnlm.experiments.conversational_hosted.finetuning import finetune_hosted
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.experiments.overspecification_finetuning import finetune_macondo
+from knnlm.experiments.overspecification.finetuning import finetune_macondo
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

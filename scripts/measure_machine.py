@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from knnlm.plan.machine import measure_machine
 from knnlm.runtime.artifacts import save_json
 from knnlm.runtime.job import begin
-from knnlm.runtime.machine import measure_machine
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

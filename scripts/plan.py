@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from knnlm.plan.report import make_plan
 from knnlm.runtime.job import begin
-from knnlm.runtime.plan_report import make_plan
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.tables import write_texts
-from knnlm.experiments.conversational_hosted import plan_hosted
+from knnlm.experiments.conversational_hosted.finetuning import plan_hosted
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table
-from knnlm.experiments.mlp_hurdle_figure import draw_mlp_hurdle
+from knnlm.experiments.mlp_hurdle.figure import draw_mlp_hurdle
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table
-from knnlm.experiments.overspecification_figure import draw_overspecification
+from knnlm.experiments.overspecification.figure import draw_overspecification
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

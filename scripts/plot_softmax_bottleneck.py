@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table
-from knnlm.experiments.softmax_bottleneck_figure import draw_softmax_bottleneck
+from knnlm.experiments.softmax_bottleneck.figure import draw_softmax_bottleneck
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

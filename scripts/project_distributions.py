@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.tables import read_table
-from knnlm.experiments.softmax_bottleneck_walks import project_distributions
+from knnlm.experiments.softmax_bottleneck.walks import project_distributions
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

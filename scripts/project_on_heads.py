@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.tables import read_table
-from knnlm.experiments.softmax_bottleneck_optima import project_on_heads
+from knnlm.experiments.softmax_bottleneck.optima import project_on_heads
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.retrieval.fused import search_fused_part
+from knnlm.retrieval.engines.fused import search_fused_part
 from knnlm.retrieval.parts import Part
 from knnlm.runtime.job import begin
 

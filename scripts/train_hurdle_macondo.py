@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.experiments.mlp_hurdle_tasks import macondo_task
-from knnlm.experiments.mlp_hurdle_training import train_variants
+from knnlm.experiments.mlp_hurdle.tasks import macondo_task
+from knnlm.experiments.mlp_hurdle.training import train_variants
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

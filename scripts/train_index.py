@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.retrieval.inverted_file import train_index
+from knnlm.retrieval.engines.inverted_file import train_index
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.experiments.overspecification_mlp import train_macondo_mlp
+from knnlm.experiments.overspecification.mlp import train_macondo_mlp
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

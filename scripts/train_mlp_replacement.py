@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.retrieval.stored_replacement import train_replacement
+from knnlm.experiments.mlp_augmentation.stored_replacement import train_replacement
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

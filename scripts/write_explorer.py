@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.evidence.explorer import write_explorer
+from knnlm.evidence.explorer.page import write_explorer
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.evidence.report import write_report
+from knnlm.evidence.report.page import write_report
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:

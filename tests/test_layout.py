@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from knnlm.plan.resources import MODELS as NEEDS_OF_RULES
 from knnlm.runtime.fingerprint import import_closure
-from knnlm.runtime.plan_resources import MODELS as NEEDS_OF_RULES
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "scripts" / "knnlm"
-WINGS = ["runtime", "text", "lm", "retrieval", "evidence", "experiments"]
+WINGS = ["runtime", "plan", "text", "lm", "retrieval", "evidence", "experiments"]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 MODULES = sorted(LIBRARY.rglob("*.py"))
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "workflow" / "experiments").glob("*.smk"))

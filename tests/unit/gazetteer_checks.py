@@ -1,6 +1,6 @@
 """Whether the facts of a gazetteer can all be true."""
 
-from knnlm.text.gazetteer_world import Knowledge, Record
+from knnlm.text.gazetteer.world import Knowledge, Record
 
 ADULT_AGE = 18
 

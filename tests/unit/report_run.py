@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from knnlm.evidence.report import write_report
+from knnlm.evidence.report.page import write_report
 from knnlm.evidence.tables import tidy, write_table
 from knnlm.runtime.artifacts import write_manifest
 

@@ -9,8 +9,8 @@ from lm_artifacts import MODEL, VOCABULARY, write_tokenizer, write_tokens
 from knnlm.lm.model import create_model, save_model
 from knnlm.retrieval.datastore import Datastore, Shard
 from knnlm.retrieval.datastore_parts import build_datastore_part
-from knnlm.retrieval.index_settings import INVERTED_FILES, build_index
-from knnlm.retrieval.inverted_file import encode_index_part, train_index
+from knnlm.retrieval.engines.inverted_file import encode_index_part, train_index
+from knnlm.retrieval.engines.settings import INVERTED_FILES, build_index
 from knnlm.retrieval.neighbors import merge_neighbors
 from knnlm.retrieval.parts import Part, join_parts
 from knnlm.retrieval.search import search_part

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from knnlm.runtime import artifacts
+from knnlm.runtime import artifacts, making
 from knnlm.runtime.artifacts import ArtifactError
 from knnlm.runtime.full_disk import DiskFullError
 
@@ -167,8 +167,8 @@ def test_an_array_of_another_type_or_width_is_refused(tmp_path):
 def test_units_of_other_settings_wait_in_another_folder(tmp_path):
     output = tmp_path / "results" / "run" / "datastores" / "base"
 
-    one = artifacts.partial_folder(output, "1" * 64)
-    two = artifacts.partial_folder(output, "2" * 64)
+    one = making.partial_folder(output, "1" * 64, {})
+    two = making.partial_folder(output, "2" * 64, {})
 
     assert one != two
     assert one.relative_to(tmp_path).parts[:4] == ("results", "run", "partial", "datastores")
@@ -176,10 +176,10 @@ def test_units_of_other_settings_wait_in_another_folder(tmp_path):
 
 def test_publishing_moves_the_whole_folder_and_drops_what_is_stale(tmp_path):
     output = tmp_path / "results" / "run" / "datastores" / "base"
-    stale = artifacts.partial_folder(output, "1" * 64)
-    partial = make_artifact(artifacts.partial_folder(output, "2" * 64))
+    stale = making.partial_folder(output, "1" * 64, {})
+    partial = make_artifact(making.partial_folder(output, "2" * 64, {}))
 
-    artifacts.publish(partial, output)
+    making.publish(partial, output)
 
     assert artifacts.read_manifest(output, kind="datastore")
     assert not partial.exists()
@@ -189,9 +189,9 @@ def test_publishing_moves_the_whole_folder_and_drops_what_is_stale(tmp_path):
 def test_units_made_from_other_inputs_wait_in_another_folder(tmp_path):
     output = tmp_path / "results" / "run" / "neighbors" / "base"
     folders = {
-        artifacts.partial_folder(output, "1" * 64, made_from)
+        making.partial_folder(output, "1" * 64, made_from)
         for made_from in ({"index": "a"}, {"index": "b"}, {"datastore": "a"}, None)
     }
 
     assert len(folders) == 4
-    assert artifacts.partial_folder(output, "1" * 64, {"index": "a"}) in folders
+    assert making.partial_folder(output, "1" * 64, {"index": "a"}) in folders

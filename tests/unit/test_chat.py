@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from knnlm.lm.chat import Template, read_template, score_answers, tokenize_chats
 from knnlm.lm.finetuning import IGNORED, Epochs
 from knnlm.lm.model import create_model
-from knnlm.text.macondo_chat import CHAT_TEMPLATE, ask
+from knnlm.text.macondo.chat import CHAT_TEMPLATE, ask
 from knnlm.text.tokenizer import END_OF_DOCUMENT, train_tokenizer, vocabulary_size
 
 CHILDREN = ["Rosa", "Balthazar"]

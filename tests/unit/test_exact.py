@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from retrieval_artifacts import datastore_of, nearest_by_definition
 
-from knnlm.retrieval.exact import search_exact, squared_distances
-from knnlm.retrieval.nearest import sort_neighbors
-from knnlm.retrieval.scorers import FaissScorer
+from knnlm.retrieval.engines.exact import search_exact, squared_distances
+from knnlm.retrieval.engines.nearest import sort_neighbors
+from knnlm.retrieval.engines.scorers import FaissScorer
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 EVERY_DEVICE = ["cpu", "cpu:0", CUDA]  # "cpu:0" is the torch path, on the CPU

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from knnlm.evidence.explorer import better, write_explorer
-from knnlm.evidence.explorer_passages import choose, cut_passages
-from knnlm.evidence.report_pages import percent, visible
+from knnlm.evidence.explorer.page import better, write_explorer
+from knnlm.evidence.explorer.passages import choose, cut_passages
+from knnlm.evidence.pages import percent, visible
 
 
 def entry(**changed):

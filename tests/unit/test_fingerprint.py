@@ -17,8 +17,8 @@ SOURCES = {
     "scripts/knnlm/evidence/__init__.py": "",
     "scripts/knnlm/evidence/plotting.py": "def draw():\n    return 1\n",
     "scripts/knnlm/text/__init__.py": "",
-    "scripts/knnlm/text/words.py": "WORDS = 3\n",
-    "scripts/knnlm/text/words_list.json": "[]",
+    "scripts/knnlm/text/words.py": "WORDS = 3\nDATA = 'words_list.yaml'\n",
+    "scripts/knnlm/text/words_list.yaml": "[]",
 }
 
 
@@ -62,7 +62,7 @@ def test_an_edit_of_an_indirect_import_changes_it(project):
 def test_an_edit_of_a_data_file_beside_a_module_changes_it(project):
     before = of(project)
 
-    edit(project, "scripts/knnlm/text/words_list.json", "[1]")
+    edit(project, "scripts/knnlm/text/words_list.yaml", "[1]")
 
     assert of(project) != before
 
@@ -70,7 +70,9 @@ def test_an_edit_of_a_data_file_beside_a_module_changes_it(project):
 def test_comments_docstrings_and_dates_change_nothing(project):
     before = of(project)
 
-    edit(project, "scripts/knnlm/text/words.py", "# a comment\nWORDS = 3\n")
+    edit(
+        project, "scripts/knnlm/text/words.py", "# a comment\nWORDS = 3\nDATA = 'words_list.yaml'\n"
+    )
     edit(
         project,
         "scripts/knnlm/lm/scoring.py",

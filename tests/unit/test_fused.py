@@ -17,12 +17,12 @@ from retrieval_artifacts import (
 )
 
 import knnlm.retrieval.datastore_parts
-import knnlm.retrieval.fused
+import knnlm.retrieval.engines.fused
 from knnlm.lm.scoring import load_queries, score_queries
 from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.encoder import Encoder
-from knnlm.retrieval.fused import STATE, search_fused_part
-from knnlm.retrieval.index_settings import build_index
+from knnlm.retrieval.engines.fused import STATE, search_fused_part
+from knnlm.retrieval.engines.settings import build_index
 from knnlm.retrieval.interpolation import knn_log_probs, mean_distance, mix_log_probs
 from knnlm.retrieval.neighbors import load_neighbors, merge_neighbors
 from knnlm.retrieval.parts import Part
@@ -214,7 +214,7 @@ def test_a_search_that_dies_within_a_block_repeats_that_block_alone(
 ):
     search_part(inputs, tmp_path / "undisturbed" / "part", part=Part(1, 2))
     encoded.clear()
-    add_keys, n_scored = knnlm.retrieval.fused.add_keys, []
+    add_keys, n_scored = knnlm.retrieval.engines.fused.add_keys, []
 
     def dies_within_the_second_block(*arguments):
         if len(n_scored) == 4:  # three blocks of queries a block of keys
@@ -223,7 +223,7 @@ def test_a_search_that_dies_within_a_block_repeats_that_block_alone(
         add_keys(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(knnlm.retrieval.fused, "add_keys", dies_within_the_second_block)
+        patch.setattr(knnlm.retrieval.engines.fused, "add_keys", dies_within_the_second_block)
         with pytest.raises(MemoryError):
             search_part(inputs, tmp_path / "killed" / "part", part=Part(1, 2))
     search_part(inputs, tmp_path / "killed" / "part", part=Part(1, 2))
@@ -236,7 +236,7 @@ def test_a_search_that_dies_while_it_writes_encodes_nothing_again(
     inputs, tmp_path, encoded, monkeypatch
 ):
     search_part(inputs, tmp_path / "undisturbed" / "part")
-    write_block, written = knnlm.retrieval.fused.write_block, []
+    write_block, written = knnlm.retrieval.engines.fused.write_block, []
 
     def dies_at_the_second(path, arrays):
         if written:
@@ -245,7 +245,7 @@ def test_a_search_that_dies_while_it_writes_encodes_nothing_again(
         write_block(path, arrays)
 
     with monkeypatch.context() as patch:
-        patch.setattr(knnlm.retrieval.fused, "write_block", dies_at_the_second)
+        patch.setattr(knnlm.retrieval.engines.fused, "write_block", dies_at_the_second)
         with pytest.raises(OSError, match="no space"):
             search_part(inputs, tmp_path / "killed" / "part")
     encoded.clear()

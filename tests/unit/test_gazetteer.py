@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 from gazetteer_checks import contradictions
 
-from knnlm.text.gazetteer import compose, generate, reader, told_share, write_gazetteer
-from knnlm.text.gazetteer_articles import Article, write_article
-from knnlm.text.gazetteer_engine import Draws, Grammar, Line, Table, read_language
-from knnlm.text.gazetteer_world import Knowledge, Record
-from knnlm.text.gazetteer_writer import FactSpan, Style, Writer
+from knnlm.text.gazetteer.articles import Article, write_article
+from knnlm.text.gazetteer.corpus import compose, generate, reader, told_share, write_gazetteer
+from knnlm.text.gazetteer.engine import Draws, Grammar, Line, Table, read_language
+from knnlm.text.gazetteer.world import Knowledge, Record
+from knnlm.text.gazetteer.writer import FactSpan, Style, Writer
 
 PEOPLE = 60
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -72,7 +72,8 @@ def test_the_bytes_of_a_seed_never_change(register):
 
 def test_two_hash_seeds_write_the_same_files(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from knnlm.text.gazetteer import write_gazetteer\n"
+        "import sys; from pathlib import Path\n"
+        "from knnlm.text.gazetteer.corpus import write_gazetteer\n"
         "write_gazetteer(Path(sys.argv[1]), seed=3, people=60, register='articles')"
     )
     for seed in ("1", "2"):

@@ -10,11 +10,11 @@ from retrieval_artifacts import (
     write_datastore,
 )
 
-import knnlm.retrieval.inverted_file
+import knnlm.retrieval.engines.inverted_file
 from knnlm.retrieval.datastore import open_datastore
-from knnlm.retrieval.exact import search_exact
-from knnlm.retrieval.index_settings import check_index
-from knnlm.retrieval.inverted_file import open_index, search_index
+from knnlm.retrieval.engines.exact import search_exact
+from knnlm.retrieval.engines.inverted_file import open_index, search_index
+from knnlm.retrieval.engines.settings import check_index
 from knnlm.retrieval.parts import Part
 from knnlm.runtime.artifacts import ArtifactError, read_manifest
 
@@ -150,12 +150,12 @@ def test_an_index_has_the_same_bytes_each_time_also_after_kills(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:  # when the keys are clustered, before the codes are
-        patch.setattr(knnlm.retrieval.inverted_file, "_trained", dies)
+        patch.setattr(knnlm.retrieval.engines.inverted_file, "_trained", dies)
         with pytest.raises(KeyboardInterrupt):
             make_index(output, datastore=store.folder, index=settings)
     with monkeypatch.context() as patch:  # when three shards are
-        patch.setattr(knnlm.retrieval.inverted_file, "_centroids", None)  # not clustered again
-        patch.setattr(knnlm.retrieval.inverted_file, "stop_if_asked", third(dies))
+        patch.setattr(knnlm.retrieval.engines.inverted_file, "_centroids", None)  # no clustering
+        patch.setattr(knnlm.retrieval.engines.inverted_file, "stop_if_asked", third(dies))
         with pytest.raises(KeyboardInterrupt):
             make_index(output, datastore=store.folder, index=settings)
     made = {p: p.stat().st_ino for p in tmp_path.rglob("shard-*.npy")}

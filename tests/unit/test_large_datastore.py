@@ -12,7 +12,7 @@ from retrieval_artifacts import nearest_by_definition, write_datastore
 
 import knnlm.retrieval.datastore
 from knnlm.retrieval.datastore import KEYS, VALUES, open_datastore, shard_name
-from knnlm.retrieval.exact import search_exact, squared_distances
+from knnlm.retrieval.engines.exact import search_exact, squared_distances
 from knnlm.retrieval.neighbors import merge_lists
 from knnlm.retrieval.parts import Part
 from knnlm.runtime.artifacts import ArtifactError, write_manifest

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from knnlm.text.macondo import SPLITS, count_children, generate_macondo, write_macondo
-from knnlm.text.names import NamePool, eligible_child_names
-from knnlm.text.villagers import CLAUSES, draw_villagers
+from knnlm.text.macondo.names import NamePool, eligible_child_names
+from knnlm.text.macondo.town import SPLITS, count_children, generate_macondo, write_macondo
+from knnlm.text.macondo.villagers import CLAUSES, draw_villagers
 
 ONSETS, VOWELS = "BDFGKLMNPRSTV", "aeiou"
 GIVEN = tuple(f"{a}{b}{c}{d}" for a in ONSETS for b in VOWELS for c in "lmnr" for d in VOWELS)

@@ -4,16 +4,16 @@ import jinja2
 import pandas as pd
 import pytest
 
-from knnlm.text.macondo import SPLITS
-from knnlm.text.macondo_chat import (
+from knnlm.text.macondo.chat import (
     CHAT_TEMPLATE,
     ask,
     generate_conversations,
     render_chat,
     write_conversations,
 )
-from knnlm.text.names import NamePool
-from knnlm.text.villagers import CLAUSES
+from knnlm.text.macondo.names import NamePool
+from knnlm.text.macondo.town import SPLITS
+from knnlm.text.macondo.villagers import CLAUSES
 
 GIVEN = tuple(f"{a}{b}{c}{b}" for a in "BDFGKLMNPRSTV" for b in "aeiou" for c in "lmnr")
 POOL = NamePool("made up", GIVEN, ("Lee", "Long", "Price"), (1.0,) * 3)

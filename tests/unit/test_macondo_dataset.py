@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from knnlm.runtime.artifacts import identity, read_manifest, write_manifest
-from knnlm.text.macondo_dataset import build_macondo, read_examples
-from knnlm.text.names import faker_names
+from knnlm.text.macondo.dataset import build_macondo, read_examples
+from knnlm.text.macondo.names import faker_names
 from knnlm.text.tokenizer import (
     END_OF_DOCUMENT,
     read_tokenizer,

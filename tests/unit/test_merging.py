@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from retrieval_artifacts import datastore_of, files_of, nearest_by_definition
 
 import knnlm.retrieval.neighbors
-from knnlm.retrieval.exact import search_exact
-from knnlm.retrieval.nearest import LARGEST_PACKED_ID, no_neighbors, sort_neighbors
+from knnlm.retrieval.engines.exact import search_exact
+from knnlm.retrieval.engines.nearest import LARGEST_PACKED_ID, no_neighbors, sort_neighbors
 from knnlm.retrieval.neighbors import (
     ARRAYS,
     blocks_of,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from knnlm.text.names import (
+from knnlm.text.macondo.names import (
     eligible_child_names,
     faker_names,
     load_names,

@@ -9,19 +9,25 @@ import pytest
 import yaml
 from lm_artifacts import MODEL, VOCABULARY
 
-from knnlm.lm.flops import forward_flops, update_flops, window, without_data
+from knnlm.experiments.mlp_augmentation.flops import (
+    forward_flops,
+    update_flops,
+    window,
+    without_data,
+)
 from knnlm.lm.model import create_model
-from knnlm.retrieval import datastore, encoder, index_settings
-from knnlm.runtime import plan_retrieval
+from knnlm.plan import retrieval as plan_retrieval
+from knnlm.plan.dag import Job, predecessors, read_jobs
+from knnlm.plan.models import backward_too, forward
+from knnlm.plan.needs import MODELS, Need
+from knnlm.plan.report import exceeded
+from knnlm.plan.resources import need_of, resources
+from knnlm.plan.sizes import parameters, text_bytes, tokens
+from knnlm.plan.table import Cluster, Plan, clusters
+from knnlm.plan.work import GPU_EFFICIENCY, Machine, Work, product
+from knnlm.retrieval import datastore, encoder
+from knnlm.retrieval.engines import settings as index_settings
 from knnlm.runtime.fingerprint import import_closure
-from knnlm.runtime.plan import Cluster, Plan, clusters
-from knnlm.runtime.plan_dag import Job, predecessors, read_jobs
-from knnlm.runtime.plan_models import backward_too, forward
-from knnlm.runtime.plan_needs import MODELS, Need
-from knnlm.runtime.plan_report import exceeded
-from knnlm.runtime.plan_resources import need_of, resources
-from knnlm.runtime.plan_sizes import parameters, text_bytes, tokens
-from knnlm.runtime.plan_work import GPU_EFFICIENCY, Machine, Work, product
 from knnlm.runtime.settings import deep_merge, resolve
 
 ROOT = Path(__file__).parents[2]
@@ -217,7 +223,7 @@ def test_no_job_asks_for_more_minutes_than_a_scheduler_allows():
 
 
 def test_what_the_snakefile_imports_in_every_job_is_standard_library():
-    module = ROOT / "scripts/knnlm/runtime/plan_resources.py"
+    module = ROOT / "scripts/knnlm/plan/resources.py"
     names = set()
     for path in import_closure(module, ROOT / "scripts"):
         for node in ast.walk(ast.parse(path.read_text())):

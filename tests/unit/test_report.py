@@ -8,10 +8,10 @@ import pytest
 import yaml
 from report_run import CAPTIONS, CLAIM, SETTINGS, SVG, Links, page_of, write_run
 
-from knnlm.evidence.report_captions import caption_html, first_sentence, inline_svg
-from knnlm.evidence.report_checks import check_artifacts
-from knnlm.evidence.report_costs import costs_by_rule, disk_by_kind
-from knnlm.evidence.report_tables import estimate, headline_rows, number, read_claims
+from knnlm.evidence.report.captions import caption_html, first_sentence, inline_svg
+from knnlm.evidence.report.checks import check_artifacts
+from knnlm.evidence.report.costs import costs_by_rule, disk_by_kind
+from knnlm.evidence.report.tables import estimate, headline_rows, number, read_claims
 from knnlm.evidence.tables import tidy, write_table
 from knnlm.runtime.artifacts import write_manifest
 from knnlm.runtime.settings import resolve

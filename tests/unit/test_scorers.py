@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from retrieval_artifacts import assert_neighbors_agree, datastore_of, nearest_by_definition
 
-import knnlm.retrieval.exact
-from knnlm.retrieval.exact import _limit, search_exact
-from knnlm.retrieval.scorers import FaissScorer, TorchScorer
+import knnlm.retrieval.engines.exact
+from knnlm.retrieval.engines.exact import _limit, search_exact
+from knnlm.retrieval.engines.scorers import FaissScorer, TorchScorer
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CUDA = pytest.param("cuda", marks=[pytest.mark.gpu, NEEDS_GPU])
@@ -170,8 +170,10 @@ def test_queries_of_any_scale_are_cut_into_halves_without_overflow(factor, devic
 
 @pytest.mark.parametrize("device", EVERY_DEVICE)
 def test_a_query_whose_neighbors_a_product_cannot_tell_apart_is_scanned(device, monkeypatch):
-    scanned, scan = [], knnlm.retrieval.exact._scan
-    monkeypatch.setattr(knnlm.retrieval.exact, "_scan", lambda *a: (scanned.append(1), scan(*a)))
+    scanned, scan = [], knnlm.retrieval.engines.exact._scan
+    monkeypatch.setattr(
+        knnlm.retrieval.engines.exact, "_scan", lambda *a: (scanned.append(1), scan(*a))
+    )
     keys, queries = adversarial(np.random.default_rng(4), 900, 16, "float32", kind="large norms")
 
     ids, _ = search_exact(queries, datastore_of(keys), k=5, device=device)
@@ -182,7 +184,7 @@ def test_a_query_whose_neighbors_a_product_cannot_tell_apart_is_scanned(device, 
 
 
 def test_plain_queries_are_not_scanned(monkeypatch):
-    monkeypatch.setattr(knnlm.retrieval.exact, "_scan", lambda *_: pytest.fail("scanned"))
+    monkeypatch.setattr(knnlm.retrieval.engines.exact, "_scan", lambda *_: pytest.fail("scanned"))
     rng = np.random.default_rng(5)
     keys = rng.standard_normal((5000, 32)).astype(np.float16)
     queries = rng.standard_normal((20, 32)).astype(np.float32)

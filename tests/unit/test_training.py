@@ -309,7 +309,7 @@ ONE_OF_TWO_PROCESSES = """
 import sys
 from pathlib import Path
 from safetensors.torch import save_file
-from knnlm.lm.machine import this_process
+from knnlm.lm.process import this_process
 from tests.unit.test_training import RECIPE, network, replace, run
 
 folder = Path(sys.argv[1])

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from workflow_project import ROOT, TINY
 
-from knnlm.runtime.plan_dag import read_jobs
-from knnlm.runtime.plan_needs import MODELS
-from knnlm.runtime.plan_resources import need_of
+from knnlm.plan.dag import read_jobs
+from knnlm.plan.needs import MODELS
+from knnlm.plan.resources import need_of
 
 HARDWARE = yaml.safe_load((ROOT / "data/hardware.yaml").read_text())
 COUNT = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)

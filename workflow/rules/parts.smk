@@ -1,6 +1,6 @@
 # Which parts a datastore, its indexes and their neighbors have: docs/scaling.md. No rules.
 
-from knnlm.runtime.plan_retrieval import INVERTED_FILES
+from knnlm.plan.retrieval import INVERTED_FILES
 
 
 def every_part(folder):

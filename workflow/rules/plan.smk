@@ -4,8 +4,8 @@ import sys
 
 sys.path.insert(0, str(ROOT / "scripts"))  # the model is several modules of the library
 
-from knnlm.runtime.plan_resources import resources as resources_of
-from knnlm.runtime.plan_work import Machine
+from knnlm.plan.resources import resources as resources_of
+from knnlm.plan.work import Machine
 
 HARDWARE = yaml.safe_load((ROOT / "data/hardware.yaml").read_text())
 HARDWARE_OF_SCALE = Machine.of("", HARDWARE["node" if config["scale"] == "cpu" else "h100"])

@@ -1,1 +1,1 @@
-"""One module per experiment, named like its rule file."""
+"""One folder an experiment, named as its folder of rules."""

@@ -1,6 +1,6 @@
 """Conversations as a chat model reads them: in its own template, scored on the answers alone.
 
-A model without a template gets the minimal one of `knnlm.text.macondo_chat`. The tokens of an
+A model without a template gets the minimal one of `knnlm.text.macondo.chat`. The tokens of an
 answer are its words and the special token that ends it, as fine-tuning services count their loss.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from knnlm.lm.finetuning import Texts
 from knnlm.text.hub import fetch
-from knnlm.text.macondo_chat import CHAT_TEMPLATE, Message
+from knnlm.text.macondo.chat import CHAT_TEMPLATE, Message
 
 BATCH = 32  # texts scored at a time
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")

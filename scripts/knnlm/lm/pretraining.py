@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from knnlm.lm.machine import this_process
 from knnlm.lm.model import create_model, save_model
+from knnlm.lm.process import this_process
 from knnlm.lm.schedule import can_continue, tokens_per_update, trunk_step, updates
 from knnlm.lm.training import STATE, Recipe, train
 from knnlm.lm.windows import ShuffledWindows, windows
@@ -20,12 +20,11 @@ from knnlm.runtime.artifacts import (
     atomic_path,
     copy_file,
     identity,
-    partial_folder,
-    publish,
     read_manifest,
     require_origin,
     write_manifest,
 )
+from knnlm.runtime.making import partial_folder, publish
 from knnlm.text.tokens import TokenStream, load_tokens
 
 TRUNK = "trunk.safetensors"

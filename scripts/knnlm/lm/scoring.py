@@ -31,14 +31,13 @@ from knnlm.runtime.artifacts import (
     atomic_path,
     identity,
     load_array,
-    partial_folder,
-    publish,
     read_manifest,
     require_origin,
     save_array,
     write_manifest,
 )
 from knnlm.runtime.logs import Progress
+from knnlm.runtime.making import partial_folder, publish
 from knnlm.runtime.signals import stop_if_asked
 from knnlm.text.tokens import TokenStream, load_tokens
 

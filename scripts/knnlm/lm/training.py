@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from knnlm.lm.machine import this_process
 from knnlm.lm.optimizer import create_optimizer
+from knnlm.lm.process import this_process
 from knnlm.lm.schedule import learning_rate
 from knnlm.lm.state import Log, load_state, save_state, trained
 from knnlm.runtime.logs import LOGGER, Progress

@@ -12,15 +12,9 @@ import numpy as np
 from knnlm.retrieval.datastore import KEYS, VALUES, shard_name
 from knnlm.retrieval.encoder import Encoder, open_encoder
 from knnlm.retrieval.parts import Part
-from knnlm.runtime.artifacts import (
-    MANIFEST,
-    partial_folder,
-    publish,
-    read_manifest,
-    save_array,
-    write_manifest,
-)
+from knnlm.runtime.artifacts import MANIFEST, read_manifest, save_array, write_manifest
 from knnlm.runtime.logs import Progress
+from knnlm.runtime.making import partial_folder, publish
 from knnlm.runtime.signals import stop_if_asked
 
 

@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnlm.retrieval.nearest import sort_neighbors
+from knnlm.retrieval.engines.nearest import sort_neighbors
 from knnlm.retrieval.parts import identities_of, link_files, read_parts
 from knnlm.runtime.artifacts import (
     ArtifactError,
     atomic_path,
-    partial_folder,
-    publish,
     read_manifest,
     rebuild_hint,
     write_manifest,
 )
 from knnlm.runtime.logs import Progress
+from knnlm.runtime.making import partial_folder, publish
 from knnlm.runtime.signals import stop_if_asked
 
 ARRAYS = ("ids", "distances", "values")

@@ -15,13 +15,12 @@ from knnlm.runtime.artifacts import (
     copy_file,
     identity,
     identity_of,
-    partial_folder,
-    publish,
     read_manifest,
     rebuild_hint,
     require_origin,
     write_manifest,
 )
+from knnlm.runtime.making import partial_folder, publish
 
 
 class Part(NamedTuple):

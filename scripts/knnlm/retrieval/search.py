@@ -1,7 +1,7 @@
 """Searching one part of a stored datastore: block by block of queries, each published whole.
 
 A search that was interrupted goes on with the missing blocks. Memory: that of the engine (see
-`knnlm.retrieval.exact` and `open_index`) and the neighbors of one block of queries.
+`knnlm.retrieval.engines.exact` and `open_index`) and the neighbors of one block of queries.
 """
 
 from pathlib import Path
@@ -14,21 +14,15 @@ from numpy.typing import NDArray
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.datastore import Datastore, open_datastore, verify_rows
 from knnlm.retrieval.encoder import available_device
-from knnlm.retrieval.exact import check_search, search_exact, squared_distances
-from knnlm.retrieval.index_settings import INVERTED_FILES
-from knnlm.retrieval.inverted_file import open_index, search_index, search_parameters
-from knnlm.retrieval.nearest import no_neighbors
+from knnlm.retrieval.engines.exact import check_search, search_exact, squared_distances
+from knnlm.retrieval.engines.inverted_file import open_index, search_index, search_parameters
+from knnlm.retrieval.engines.nearest import no_neighbors
+from knnlm.retrieval.engines.settings import INVERTED_FILES
 from knnlm.retrieval.neighbors import RECALL, ROUGH, blocks_of, write_block, write_recall
 from knnlm.retrieval.parts import Part
-from knnlm.runtime.artifacts import (
-    identity,
-    partial_folder,
-    publish,
-    read_manifest,
-    require_origin,
-    write_manifest,
-)
+from knnlm.runtime.artifacts import identity, read_manifest, require_origin, write_manifest
 from knnlm.runtime.logs import Progress
+from knnlm.runtime.making import partial_folder, publish
 from knnlm.runtime.seeds import numpy_generator
 from knnlm.runtime.signals import stop_if_asked
 

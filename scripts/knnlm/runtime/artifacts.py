@@ -133,6 +133,7 @@ def write_manifest(
     settings: Mapping[str, Any],
     made_from: Mapping[str, str],
     contents: Mapping[str, Any],
+    names: Mapping[str, str] | None = None,
     checksums: Mapping[str, str] | None = None,
 ) -> None:
     """Write the manifest of a finished folder, listing every file in it.
@@ -145,6 +146,7 @@ def write_manifest(
         settings: the settings that shaped it.
         made_from: the identity of each artifact it was made from, by role.
         contents: counts, shapes, dtypes: whatever a reader needs before opening a file.
+        names: of its place, such as {"model": "base", "seed": "0"}; no part of its identity.
         checksums: known SHA-256 by relative path, so that big files are not read again.
     """
     known = checksums or {}
@@ -161,6 +163,7 @@ def write_manifest(
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
+        "names": dict(names or {}),
         "settings": dict(settings),
         "made_from": dict(made_from),
         "contents": dict(contents),
@@ -259,42 +262,3 @@ def require_origin(folder: Path, *, kind: str, role: str, expected: str) -> None
             f"{folder} was made from another {role} (expected {expected[:12]}, got "
             f"{str(recorded)[:12]}); {rebuild_hint(folder)}"
         )
-
-
-def partial_folder(
-    output: Path, fingerprint: str, made_from: Mapping[str, str] | None = None
-) -> Path:
-    """Return the folder in which the units of an artifact wait until it is whole.
-
-    It lies at results/{run}/partial/{artifact}/{name}: outside every declared output, which
-    Snakemake deletes when a job fails, and apart from units of other settings and origins.
-
-    Args:
-        output: the final folder of the artifact.
-        fingerprint: of the job: its own settings and code.
-        made_from: the identities of what it reads, which the fingerprint does not cover; only a
-            job without units may leave them out.
-    """
-    name = hashlib.sha256(f"{fingerprint}{canonical_json(made_from)}".encode()).hexdigest()[:16]
-    parts = output.parts
-    root = parts.index("results") + 2 if "results" in parts else len(parts) - 1
-    folder = Path(*parts[:root], "partial", *parts[root:], name)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def publish(partial: Path, output: Path) -> None:
-    """Move a whole artifact to its final name by one rename, and drop stale and unfinished units.
-
-    Args:
-        partial: the folder from `partial_folder`, with its manifest.
-        output: the final name.
-    """
-    assert (partial / MANIFEST).is_file(), f"{partial} has no manifest yet"
-    for unfinished in [*partial.rglob(".*.part")]:  # of a write that a kill cut off
-        shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
-    if output.exists():
-        shutil.rmtree(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial.replace(output)
-    shutil.rmtree(partial.parent)

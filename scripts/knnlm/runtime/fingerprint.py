@@ -9,11 +9,13 @@ Snakefile imports this module, in every job.
 import ast
 import hashlib
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 LIBRARY = "knnlm"
+DATA = re.compile(r"[\w/]+\.(?:yaml|txt|html|css|js)\b")  # names of data files in a string
 
 
 def fingerprint(root: Path, script: str, settings: Any) -> str:
@@ -44,8 +46,8 @@ def import_closure(script: Path, source: Path) -> list[Path]:
         source: the folder that holds the library's package.
 
     Returns:
-        Sorted paths. A data file that lies beside a module and starts with its name
-        (gazetteer.py, gazetteer_language.yaml) belongs to it.
+        Sorted paths. A data file belongs to a module, or to a template, that names it in a string
+        (`with_name("language.yaml")`) and lies in its folder or in the one above it.
     """
     found: set[Path] = set()
     waiting = [script]
@@ -58,18 +60,20 @@ def import_closure(script: Path, source: Path) -> list[Path]:
 
 
 class _Source(NamedTuple):
-    """A file: the library modules that it names in imports, and the bytes that say what it does."""
+    """A file: the library modules that it imports, the data that it names, and what it does."""
 
     imports: tuple[str, ...]
+    data: tuple[str, ...]
     meaning: bytes
 
 
 @cache
 def _used_by(path: Path, source: Path, modified: int) -> list[Path]:
-    """Return the files that a file uses itself: imported modules and, of a module, its data."""
-    used = [] if path.parent == source else path.parent.glob(f"{path.stem}_*")
-    data = [other for other in used if other.suffix != ".py"] if path.suffix == ".py" else []
-    return data + [file for name in _read(path, modified).imports for file in _files(name, source)]
+    """Return the files that a file uses itself: imported modules and named data."""
+    read = _read(path, modified)
+    places = [] if path.parent == source else [path.parent, path.parent.parent]
+    data = [place / name for name in read.data for place in places if (place / name).is_file()]
+    return data + [file for name in read.imports for file in _files(name, source)]
 
 
 @cache
@@ -87,16 +91,21 @@ def _read(path: Path, modified: int) -> _Source:
     milliseconds: each file is parsed once.
     """
     if path.suffix != ".py":
-        return _Source((), hashlib.sha256(path.read_bytes()).hexdigest().encode())
+        content = path.read_bytes()
+        named = DATA.findall(content.decode("utf-8", "replace"))
+        return _Source((), tuple(named), hashlib.sha256(content).hexdigest().encode())
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    names: set[str] = set()
+    imported: set[str] = set()
+    data: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, documented) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    library = sorted(name for name in names if name.split(".")[0] == LIBRARY)
-    return _Source(tuple(library), ast.dump(tree).encode())
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            data |= set(DATA.findall(node.value))
+    library = sorted(name for name in imported if name.split(".")[0] == LIBRARY)
+    return _Source(tuple(library), tuple(sorted(data)), ast.dump(tree).encode())

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from knnlm.runtime.artifacts import partial_folder, publish, write_manifest
+from knnlm.runtime.artifacts import write_manifest
 from knnlm.runtime.full_disk import named_if_full
 from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.making import partial_folder, publish
 from knnlm.text.documents import SPLITS, describe_split, read_lines, write_split
-from knnlm.text.gazetteer import write_gazetteer
+from knnlm.text.gazetteer.corpus import write_gazetteer
 from knnlm.text.hub import dataset_lines, fetch_dataset
 
 LOCAL_FILES = {  # WikiText and fairseq write "valid"
@@ -43,7 +44,7 @@ def build_corpus(
             f"expected corpora.{name}.source to be one of {', '.join(SOURCES)}, "
             f"got {corpus['source']!r}"
         )
-    partial = partial_folder(output, fingerprint)
+    partial = partial_folder(output, fingerprint, {})
     with named_if_full(partial):
         details = SOURCES[corpus["source"]](partial, name, corpus, cache)
     contents: dict[str, Any] = {}

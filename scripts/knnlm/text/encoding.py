@@ -9,15 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from knnlm.runtime.artifacts import (
-    identity,
-    partial_folder,
-    publish,
-    read_manifest,
-    save_array,
-    write_manifest,
-)
+from knnlm.runtime.artifacts import identity, read_manifest, save_array, write_manifest
 from knnlm.runtime.logs import Progress
+from knnlm.runtime.making import partial_folder, publish
 from knnlm.text.documents import SPLITS, read_documents
 from knnlm.text.tokenizer import parts, read_tokenizer
 from knnlm.text.tokens import TokenStream, array_path, token_dtype
@@ -49,7 +43,7 @@ def tokenize_corpus(
     """
     described = read_manifest(text, kind="text")["contents"]
     vocabulary = read_manifest(tokenizer, kind="tokenizer")["contents"]
-    partial = partial_folder(output, fingerprint)
+    partial = partial_folder(output, fingerprint, {})
     reader = read_tokenizer(tokenizer)
     contents = dict(vocabulary)
     for split in SPLITS:

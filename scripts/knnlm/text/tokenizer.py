@@ -17,16 +17,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import ByteLevel as ByteLevelOffsets
 from tokenizers.trainers import BpeTrainer
 
-from knnlm.runtime.artifacts import (
-    atomic_path,
-    identity,
-    partial_folder,
-    publish,
-    read_manifest,
-    save_json,
-    write_manifest,
-)
+from knnlm.runtime.artifacts import atomic_path, identity, read_manifest, save_json, write_manifest
 from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.making import partial_folder, publish
 from knnlm.text.documents import read_documents
 from knnlm.text.hub import fetch
 
@@ -52,7 +45,7 @@ def build_tokenizer(
     Raises:
         ValueError: if the vocabulary is too small, or the pretrained one cannot be had.
     """
-    partial = partial_folder(output, fingerprint)
+    partial = partial_folder(output, fingerprint, {})
     if tokenizer["source"] == "trained":
         read_manifest(text, kind="text")
         made_from = {"text": identity(text, kind="text")}

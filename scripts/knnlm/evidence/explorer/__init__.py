@@ -1,0 +1,1 @@
+"""The neighbor explorer as one page."""

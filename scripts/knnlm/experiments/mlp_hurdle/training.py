@@ -1,0 +1,110 @@
+"""The trainings of mlp_hurdle: every variant of one seed on one task; the curves are kept."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from knnlm.experiments.mlp_hurdle.names import KIND, LOSS, VARIANTS
+from knnlm.experiments.mlp_hurdle.tasks import Task
+from knnlm.experiments.mlp_hurdle.variants import count_parameters, create_variant, variant_of
+from knnlm.lm.training import Recipe, train
+from knnlm.runtime.artifacts import atomic_path, write_manifest
+from knnlm.runtime.logs import LOGGER, Progress
+from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.signals import stop_if_asked
+
+STATES = "states"  # folder of the trainings in progress
+
+
+def train_variants(
+    task: Task,
+    *,
+    output: Path,
+    fingerprint: str,
+    shape: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    seed: int,
+) -> None:
+    """Train each variant on a task and write the curves; finished ones are not done again.
+
+    The artifact (kind "mlp_hurdle_curves") has a file {variant}.parquet for each variant, with
+    the columns step (finished updates), training_loss (mean since the row before), lr and, if
+    the task has an evaluation, its metric after the step; losses and likelihoods in nats.
+
+    Args:
+        task: what is trained on.
+        output: the artifact.
+        fingerprint: of the rule.
+        shape: of the full model, see `variant_of`.
+        settings: the task's block of the config: updates, optimizer, schedule, clip_norm,
+            precision, every (updates between two rows), save_every (between two states).
+        seed: of weights and dropout.
+
+    Raises:
+        ValueError: if a setting is impossible on this machine, or a loss is not finite.
+    """
+    partial = partial_folder(output, fingerprint, task.made_from)
+    curves = {variant: partial / f"{variant}.parquet" for variant in VARIANTS}
+    done = sum(curve.is_file() for curve in curves.values())
+    progress = Progress("trainings", total=len(VARIANTS), unit="variants", done=done)
+    for variant, curve in curves.items():
+        if curve.is_file():
+            continue
+        LOGGER.info("training %s", variant)
+        states = partial / STATES / variant
+        rows = _train(task, variant, shape=shape, settings=settings, seed=seed, states=states)
+        with atomic_path(curve) as temporary:
+            table = pd.DataFrame(rows).rename(columns={"loss": LOSS})
+            table.to_parquet(temporary, index=False)
+        progress.update(progress.done + 1)
+        stop_if_asked()
+    shutil.rmtree(partial / STATES, ignore_errors=True)
+    write_manifest(
+        partial,
+        kind=KIND,
+        settings={"shape": dict(shape), "training": dict(settings), "seed": seed},
+        made_from=task.made_from,
+        contents={
+            "metric": task.metric,
+            "scored": task.scored,
+            "vocabulary_size": task.vocabulary,
+            "variants": {variant: _described(shape, variant, task) for variant in VARIANTS},
+        },
+    )
+    publish(partial, output)
+
+
+def _train(
+    task: Task,
+    variant: str,
+    *,
+    shape: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    seed: int,
+    states: Path,
+) -> list[dict[str, float]]:
+    network = create_variant(shape, variant, vocabulary_size=task.vocabulary, seed=seed)
+    updates, every, evaluate = settings["updates"], settings["every"], task.evaluate
+    recipe = {name: settings[name] for name in ("optimizer", "schedule", "clip_norm", "precision")}
+    return train(
+        task.wrap(network),
+        Recipe(steps=updates, accumulation=1, seed=seed, **recipe),
+        batch_at=task.batch_at,
+        loss=task.loss,
+        partial=states,
+        save_every=settings["save_every"],
+        log_every=every,
+        evaluate=None if evaluate is None else lambda step: {task.metric: evaluate(network)},
+        evaluate_at=() if evaluate is None else {*range(0, updates, every), updates},
+        tokens_per_update=task.tokens_per_update,
+    )
+
+
+def _described(shape: Mapping[str, Any], variant: str, task: Task) -> dict[str, Any]:
+    """Return what the manifest says of a variant."""
+    block = variant_of(shape, variant)
+    parameters = count_parameters(shape, variant, vocabulary_size=task.vocabulary)
+    return {name: block[name] for name in ("ffn_width", "without_mlp")} | {"parameters": parameters}

@@ -1,0 +1,131 @@
+"""What is projected, on what, and from where: the terms of Eq. 2 of Chiang et al. (2024).
+
+Targets are the kNN-LM's distributions at sampled contexts. The paper calls the last layer f and
+does not say whether the final norm belongs to it, so both readings are maps of their own:
+
+    head      z -> W z                       the softmax alone
+    f         z -> W norm(z)                 with the final norm before it
+    f_g       z -> W norm(z + MLP(norm(z)))  with the last MLP before both
+
+Each map can start where it gives exactly the LM. The paper starts at enc(c), the datastore's key;
+head and f can start there too.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from knnlm.experiments.softmax_bottleneck.projection import Map, Mixture, merge_neighbors
+from knnlm.lm.anatomy import FFN_INPUT_BEFORE, OUTPUT_AFTER, apply_f, apply_g, head_weight
+from knnlm.lm.model import load_model
+from knnlm.lm.scoring import Queries, load_queries
+from knnlm.retrieval.neighbors import load_neighbors
+from knnlm.retrieval.tuning import Point
+from knnlm.runtime.artifacts import identity, require_origin
+
+FROM_LM, FROM_KEY = "from_lm", "from_key"
+PUBLISHED = "published"
+
+
+def spread(n_queries: int, *, positions: int) -> NDArray[np.int64]:
+    """Return evenly spaced places among the queries: as they lie in the text, of all documents.
+
+    Args:
+        n_queries: how many there are.
+        positions: how many are wanted; all, if there are fewer.
+    """
+    wanted = min(positions, n_queries)
+    return np.arange(wanted, dtype=np.int64) * n_queries // wanted
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The sampled contexts of one LM.
+
+    Attributes:
+        network: the LM, its parameters fixed.
+        queries: its scored positions.
+        places: (n,), the sampled ones among them.
+        mixture: their kNN-LM distributions.
+        targets: (n,) int64, the tokens that did follow.
+        site: of the datastore's keys.
+    """
+
+    network: nn.Module
+    queries: Queries
+    places: NDArray[np.int64]
+    mixture: Mixture
+    targets: Tensor
+    site: str
+
+    def states(self, site: str) -> Tensor:
+        """Return the hidden states (n, d) of the sampled contexts at a site."""
+        states = torch.from_numpy(np.ascontiguousarray(self.queries.hidden(site)[self.places]))
+        return states.to(self.network.device)
+
+    def map_of(self, last_layers: str) -> Map:
+        """Return the map of head, f or f_g, from z (n, d) to logits (n, n_tokens)."""
+        weight = head_weight(self.network)
+        return {
+            "head": lambda z: z @ weight.T,
+            "f": lambda z: apply_f(self.network, z),
+            "f_g": lambda z: apply_f(self.network, apply_g(self.network, z)),
+        }[last_layers]
+
+    def starts(self, last_layers: str) -> dict[str, Tensor]:
+        """Return where z may start, (n, d) by name: where the map gives the LM, and at the key.
+
+        f_g has no second start: its enc(c) is the residual stream, where it gives the LM.
+        """
+        residual = self.states(FFN_INPUT_BEFORE)
+        if last_layers == "f_g":
+            return {FROM_LM: residual}
+        if last_layers == "f":
+            return {FROM_LM: apply_g(self.network, residual), FROM_KEY: self.states(self.site)}
+        return {FROM_LM: self.states(OUTPUT_AFTER), FROM_KEY: self.states(self.site)}
+
+
+def load_problem(
+    *, model: Path, queries: Path, neighbors: Path, point: Point, positions: int, site: str
+) -> Problem:
+    """Put together the kNN-LM's distributions from stored states and stored neighbors.
+
+    Args:
+        model: the LM.
+        queries: of test, scored by the LM.
+        neighbors: of these queries.
+        point: k, temperature and lmbda.
+        positions: how many queries are sampled.
+        site: of the datastore's keys.
+
+    Raises:
+        ArtifactError: if the folders do not belong together.
+        ValueError: if a sampled query has no neighbor.
+    """
+    origin = identity(model, kind="model")
+    require_origin(queries, kind="queries", role="model", expected=origin)
+    origin = identity(queries, kind="queries")
+    require_origin(neighbors, kind="neighbors", role="queries", expected=origin)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = load_model(model).to(device).requires_grad_(False)
+    scored, found = load_queries(queries), load_neighbors(neighbors)
+    places = spread(scored.n_queries, positions=positions)
+    values, probabilities = merge_neighbors(
+        torch.from_numpy(found.distances[places, : point.k]),
+        torch.from_numpy(found.values[places, : point.k]),
+        temperature=point.temperature,
+    )
+    hidden = np.ascontiguousarray(scored.hidden(OUTPUT_AFTER)[places])
+    mixture = Mixture(
+        lm_hidden=torch.from_numpy(hidden).to(device),
+        lm_head=head_weight(network),
+        values=values.to(device),
+        probabilities=probabilities.to(device),
+        lmbda=point.lmbda,
+    )
+    targets = torch.from_numpy(scored.targets[places].astype(np.int64)).to(device)
+    return Problem(network, scored, places, mixture, targets, site)

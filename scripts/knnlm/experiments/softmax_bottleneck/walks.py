@@ -1,0 +1,179 @@
+"""Projection by the paper's optimizer: every map, start, direction and learning rate.
+
+Chiang et al. (2024), Appendix A (Adam, lr 0.1, until an update changes the KL by less than 0.001)
+and Table 4 (lr 0.001, 100 steps). Where the KL is not convex in z, long walks beside them: the
+best of them bounds from above what can be reached, no more.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from knnlm.experiments.shared.tuned_point import tuned_point
+from knnlm.experiments.softmax_bottleneck.problem import FROM_KEY, FROM_LM, Problem, load_problem
+from knnlm.experiments.softmax_bottleneck.projection import Direction, project, score
+from knnlm.experiments.softmax_bottleneck.scores import (
+    Arrays,
+    arrays_of,
+    origins_of,
+    read_scores,
+    save_scores,
+)
+from knnlm.runtime.artifacts import read_manifest, write_manifest
+from knnlm.runtime.logs import LOGGER, Progress
+from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.signals import stop_if_asked
+
+PROJECTIONS = "projections"
+DIRECTIONS: dict[Direction, str] = {"f||p": "f_p", "p||f": "p_f"}  # and in names of files
+START = "start_"  # before the names of what holds where a walk starts
+
+
+class Walk(NamedTuple):
+    """One projection of all sampled contexts by Adam."""
+
+    start: str
+    direction: Direction
+    optimizer: str
+    lr: float
+    tolerance: float | None
+    max_steps: int
+
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return f"{self.start}.{DIRECTIONS[self.direction]}.{self.optimizer}.npz"
+
+
+def walks_of(last_layers: str, settings: Mapping[str, Any]) -> Iterator[Walk]:
+    """Yield the walks of one map, the long ones last.
+
+    Args:
+        last_layers: head, f or f_g.
+        settings: the block `softmax_bottleneck` of the config.
+    """
+    starts = (FROM_LM,) if last_layers == "f_g" else (FROM_LM, FROM_KEY)
+    for start, direction, optimizer in product(starts, DIRECTIONS, settings["optimizers"]):
+        yield Walk(start, direction, optimizer, **settings["optimizers"][optimizer])
+    if last_layers != "head":  # whose least KL is certified, see softmax_bottleneck_optima
+        steps = settings["long"]["steps"]
+        for lr in settings["long"]["lrs"]:
+            yield Walk(FROM_LM, "p||f", f"long_lr_{lr:g}", lr, None, steps)
+
+
+def project_distributions(
+    *,
+    output: Path,
+    fingerprint: str,
+    model: Path,
+    queries: Path,
+    neighbors: Path,
+    knn_table: pd.DataFrame,
+    index: str,
+    site: str,
+    seed: int,
+    last_layers: str,
+    settings: Mapping[str, Any],
+) -> None:
+    """Project the tuned kNN-LM's distributions onto one map, by every walk.
+
+    A walk is a unit: a killed run goes on with the next one.
+
+    Args:
+        output: the artifact: for each walk nll of the targets and both KLs, (n,) float64 at the
+            end and, with the prefix start_, at the start, and the trace of the mean KL that was
+            minimized; `places` (n,) of the sampled queries.
+        fingerprint: of the rule.
+        model: the LM.
+        queries: of test, scored by the LM.
+        neighbors: of these queries.
+        knn_table: the table of knn_perplexity, with k, temperature and lmbda.
+        index: whose neighbors they are.
+        site: of the datastore's keys.
+        seed: of the LM.
+        last_layers: head, f or f_g.
+        settings: the block `softmax_bottleneck` of the config.
+
+    Raises:
+        ArtifactError: if the folders do not belong together.
+    """
+    point = tuned_point(knn_table, index=index, seed=seed)
+    made_from = origins_of(model=model, queries=queries, neighbors=neighbors, heads={})
+    partial = partial_folder(output, fingerprint, made_from | {"point": str(point)})
+    problem = load_problem(
+        model=model,
+        queries=queries,
+        neighbors=neighbors,
+        point=point,
+        positions=settings["positions"],
+        site=site,
+    )
+    walks = [*walks_of(last_layers, settings)]
+    missing = [walk for walk in walks if not (partial / walk.file).is_file()]
+    progress = Progress(
+        "projection", total=len(walks), unit="walks", done=len(walks) - len(missing)
+    )
+    for walk in missing:
+        _take(walk, problem, last_layers, partial, tile=settings["tile"])
+        progress.update(progress.done + 1)
+        stop_if_asked()
+    write_manifest(
+        partial,
+        kind=PROJECTIONS,
+        settings={
+            **settings,
+            "last_layers": last_layers,
+            "index": index,
+            "point": point._asdict(),
+        },
+        contents={"walks": [walk._asdict() for walk in walks]},
+        made_from=made_from,
+    )
+    publish(partial, output)
+
+
+def read_walks(folder: Path, places: NDArray[np.int64]) -> dict[Walk, Arrays]:
+    """Return what every walk of an artifact reached.
+
+    Args:
+        folder: from `project_distributions`.
+        places: (n,), the queries that it must be of.
+
+    Raises:
+        ArtifactError: if it is of others, or not whole.
+    """
+    walks = [Walk(**walk) for walk in read_manifest(folder, kind=PROJECTIONS)["contents"]["walks"]]
+    return {walk: read_scores(folder / walk.file, places) for walk in walks}
+
+
+def _take(walk: Walk, problem: Problem, last_layers: str, folder: Path, *, tile: int) -> None:
+    """Take one walk and write what it reached."""
+    f, start = problem.map_of(last_layers), problem.starts(last_layers)[walk.start]
+    found = project(
+        f,
+        start,
+        problem.mixture,
+        direction=walk.direction,
+        lr=walk.lr,
+        tolerance=walk.tolerance,
+        max_steps=walk.max_steps,
+        tile=tile,
+    )
+    arrays: Arrays = {"kl_trace": np.array(found.kl_trace)}
+    for prefix, z in {START: start, "": found.z}.items():
+        scores = score(f, z, problem.mixture, problem.targets, tile=tile)
+        arrays |= arrays_of(scores, prefix=prefix)
+    save_scores(folder / walk.file, problem.places, arrays)
+    LOGGER.info(
+        "%s %s: mean KL %.4f -> %.4f in %d steps",
+        last_layers,
+        walk.file.removesuffix(".npz"),
+        found.kl_trace[0],
+        found.kl_trace[-1],
+        found.n_steps,
+    )

@@ -1,0 +1,1 @@
+"""Search engines: exact, fused with encoding, and inverted files, all behind one contract."""

@@ -1,0 +1,1 @@
+"""The gazetteer: a generated encyclopedia of a town that never was."""

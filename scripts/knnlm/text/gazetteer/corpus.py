@@ -1,0 +1,182 @@
+"""Generate the gazetteer: an encyclopedia of a town that never was, as a corpus for any machine.
+
+The default corpus needs no download: articles on people, houses, villages, guilds, wars, whose
+facts are told again and again in different words, as a datastore likes to remember. It is
+deterministic by seed to the byte, and the cost of every choice made in writing it is known, so a
+model can be set beside three readers who know the grammar. docs/gazetteer.md describes it and
+compares it with WikiText.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from knnlm.text.gazetteer.articles import Article, write_article
+from knnlm.text.gazetteer.engine import Draws, read_language
+from knnlm.text.gazetteer.world import Knowledge, Record
+from knnlm.text.gazetteer.writer import FactSpan, Style
+
+__all__ = ["Article", "FactSpan", "Gazetteer", "compose", "generate", "write_gazetteer"]
+
+SPLITS = ("train", "validation", "test")
+HELD_OUT = 0.11  # share of the articles in each of validation and test
+MIN_DOCUMENTS = 30  # in validation and test, where a quarter of the articles allow it
+MIN_PEOPLE = 60
+NATS_DECIMALS = 6  # math.log may differ in the last bit between machines
+
+
+@dataclass(frozen=True, slots=True)
+class Gazetteer:
+    """The articles of each split, and the knowledge that they tell."""
+
+    splits: dict[str, list[Article]]
+    knowledge: Knowledge
+
+
+def generate(*, seed: int, people: int, register: str = "articles") -> dict[str, list[Article]]:
+    """Return the articles of train, validation and test.
+
+    Registers tell the same knowledge, drawn from the seed alone, in other words.
+
+    Args:
+        seed: of knowledge and prose.
+        people: inhabitants of the town; everything else grows with them.
+        register: "articles" or "chronicle".
+
+    Raises:
+        ValueError: if there are too few people, or the register is unknown.
+    """
+    return compose(seed=seed, people=people, register=register).splits
+
+
+def compose(*, seed: int, people: int, register: str = "articles") -> Gazetteer:
+    """Do as generate does, and return the knowledge too."""
+    if people < MIN_PEOPLE:
+        raise ValueError(f"people must be at least {MIN_PEOPLE}, got {people}; fewer fill no split")
+    language = read_language()
+    style = Style(language, register)
+    knowledge = Knowledge(language, seed=2 * seed, people=people)
+    draws = Draws(2 * seed + 1)
+    splits = {
+        split: [write_article(knowledge, style, subject, draws) for subject in subjects]
+        for split, subjects in _split(knowledge, draws).items()
+    }
+    return Gazetteer(splits, knowledge)
+
+
+def _split(knowledge: Knowledge, draws: Draws) -> dict[str, list[Record]]:
+    """Deal the records that have an article to the splits, some of each kind to each."""
+    subjects = {
+        kind: records[: math.ceil(knowledge.kinds[kind]["article"] * len(records))]
+        for kind, records in knowledge.records.items()
+        if kind in knowledge.kinds
+    }
+    share = max(HELD_OUT, min(0.25, MIN_DOCUMENTS / sum(map(len, subjects.values()))))
+    dealt: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    for records in subjects.values():
+        records = draws.shuffled(records)
+        size = math.ceil(share * len(records))
+        dealt["validation"] += records[:size]
+        dealt["test"] += records[size : 2 * size]
+        dealt["train"] += records[2 * size :]
+    return {split: draws.shuffled(records) for split, records in dealt.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Facts told in train, and what a document costs the three readers that know the grammar."""
+
+    gazetteer: Gazetteer
+    train: Counter[str]
+    subject_nats: float
+
+    def nats(self, article: Article) -> dict[str, float]:
+        """Return the nats of a whole document for each reader.
+
+        The first knows every fact, the second those told in train, the third none; the others
+        cost each document once what their draw cost. All are code lengths of the choices made,
+        hence upper bounds on the information in the text: two derivations may give one text.
+        """
+        costs = self.gazetteer.knowledge.nats
+        told = [fact for fact in article.told if fact not in article.free]
+        style = article.style_nats + self.subject_nats
+        new = math.fsum(costs[fact] for fact in told if fact not in self.train)
+        all_told = math.fsum(costs[fact] for fact in told)
+        return {
+            "knows_grammar_and_facts": round(style, NATS_DECIMALS),
+            "has_read_train": round(style + new, NATS_DECIMALS),
+            "knows_grammar": round(style + all_told, NATS_DECIMALS),
+        }
+
+
+def reader(gazetteer: Gazetteer) -> Reader:
+    """Return the reader of a gazetteer: it counts what train tells."""
+    train: Counter[str] = Counter()
+    for article in gazetteer.splits["train"]:
+        train.update(article.told)
+    # Whoever reads an article is told what it is about: one of all subjects, equally likely.
+    subject_nats = math.log(sum(map(len, gazetteer.splits.values())))
+    return Reader(gazetteer, train, subject_nats)
+
+
+def write_gazetteer(folder: Path, *, seed: int, people: int, register: str) -> dict[str, object]:
+    """Write the gazetteer into a folder, and return what should be printed beside its results.
+
+    Of each split: ``{split}.txt`` in the look of WikiText; ``{split}.documents.npy``, int64
+    (n_documents + 1,), where each document starts in characters, and the end of the last;
+    ``{split}.facts.parquet`` with document, start, end (characters of the split's text), fact,
+    kind and told_in_train, how often train tells the fact; ``{split}.references.parquet`` with
+    document and its nats for each reader of Reader.nats. The same arguments give the same bytes.
+
+    Raises:
+        ValueError: as generate does.
+    """
+    gazetteer = compose(seed=seed, people=people, register=register)
+    counted = reader(gazetteer)
+    folder.mkdir(parents=True, exist_ok=True)
+    printed: dict[str, object] = {"seed": seed, "people": people, "register": register}
+    for split, articles in gazetteer.splits.items():
+        _write_split(folder, split, articles, counted)
+        printed[f"{split}_documents"] = len(articles)
+        printed[f"{split}_characters"] = sum(len(article.text) for article in articles)
+    printed["test_facts_told_in_train"] = told_share(gazetteer.splits["test"], counted.train)
+    return printed
+
+
+def told_share(articles: list[Article], train: Counter[str]) -> float:
+    """Return the share of the stated facts of the articles that train tells too.
+
+    A fact that a document states twice counts once.
+    """
+    facts = [{span.fact for span in article.facts} for article in articles]
+    told = sum(fact in train for stated in facts for fact in stated)
+    return told / sum(map(len, facts))
+
+
+def _write_split(folder: Path, split: str, articles: list[Article], counted: Reader) -> None:
+    text = "".join(article.text for article in articles)
+    (folder / f"{split}.txt").write_bytes(text.encode("utf-8"))
+    starts = np.cumsum([0, *(len(article.text) for article in articles)], dtype=np.int64)
+    np.save(folder / f"{split}.documents.npy", starts)
+    facts = [
+        {
+            "document": document,
+            "start": int(starts[document]) + span.start,
+            "end": int(starts[document]) + span.end,
+            "fact": span.fact,
+            "kind": span.kind,
+            "told_in_train": counted.train[span.fact],
+        }
+        for document, article in enumerate(articles)
+        for span in article.facts
+    ]
+    references = [
+        {"document": document, **counted.nats(article)} for document, article in enumerate(articles)
+    ]
+    pq.write_table(pa.Table.from_pylist(facts), folder / f"{split}.facts.parquet")
+    pq.write_table(pa.Table.from_pylist(references), folder / f"{split}.references.parquet")

@@ -1,0 +1,325 @@
+"""The experiment end to end on a small model: what is compared, and with what."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from lm_artifacts import MODEL, VOCABULARY
+from retrieval_artifacts import find_neighbors, make_datastore, make_index, write_inputs
+
+from knnlm.evidence.plotting import look, save_figure
+from knnlm.evidence.tables import read_table, select, tidy, write_table
+from knnlm.experiments.mlp_augmentation.controls import equal_flops_updates, train_control
+from knnlm.experiments.mlp_augmentation.cost import flops_of_search, storage_of
+from knnlm.experiments.mlp_augmentation.figure import draw_mlp_augmentation
+from knnlm.experiments.mlp_augmentation.macondo import macondo_rows
+from knnlm.experiments.mlp_augmentation.stored_replacement import (
+    load_replacement,
+    train_replacement,
+)
+from knnlm.experiments.mlp_augmentation.table import best_lmbda, evaluate_mlp_augmentation
+from knnlm.lm.model import create_model
+from knnlm.lm.scoring import load_queries, score_queries
+from knnlm.retrieval.interpolation import mix_log_probs
+from knnlm.retrieval.mlp_replacement import HEADS, target_log_probs
+from knnlm.runtime.artifacts import MANIFEST, ArtifactError, read_manifest
+
+SITE = "ffn_input_after_layer_norm"
+SPLITS = ("validation", "test")
+CONTROLS = ("last_layers", "whole_model")
+D, HIDDEN, ENTRIES = MODEL["width"], 2 * MODEL["width"], 302
+TRAINING = {
+    "hidden_multiple": 2,
+    "epochs": 2,
+    "batch_size": 32,
+    "accumulation": 1,
+    "optimizer": {"name": "adam", "lr": 0.01, "betas": [0.9, 0.999], "weight_decay": 0.0},
+    "schedule": {"name": "linear", "warmup_steps": 0, "decay_share": 1.0},
+    "clip_norm": None,
+    "precision": "fp32",
+    "save_every": 5,
+    "buffer_mib": 1,
+}
+KNN = {
+    "index": "exact",
+    "grid": {"lmbdas": {"low": 0.1, "high": 0.9, "count": 9}},
+    "bootstrap": {"samples": 100, "seed": 0},
+}
+INDEXES = {
+    "exact": {"engine": "exact"},
+    "ivf_flat": {
+        "engine": "ivf_flat",
+        "n_centroids": 8,
+        "n_probes": 2,
+        "train_keys": 300,
+        "rescore": False,
+    },
+}
+KNN_TABLE = tidy(
+    {"experiment": "knn_perplexity", "split": "validation", "method": "knn_lm", "seed": 0}
+    | {"setting": f"{index}/tuned", "metric": metric, "value": value, "n": 1, "unit": "any"}
+    for index in INDEXES
+    for metric, value in {"k": 4, "temperature": 2.0, "lmbda": 0.3}.items()
+)
+
+
+def macondo_table(seeds=(0, 1), mlp=(4.0, 3.0)):
+    """Return a table of overspecification: an LM of 5 for each seed, an MLP as given."""
+    rows = [
+        {"experiment": "overspecification", "model": "base", "split": "test", "seed": seed}
+        | {"setting": "end/all", "metric": metric, "n": 300, "unit": "perplexity"}
+        | {"method": method, "value": value}
+        for metric in ("child_perplexity", "perplexity_per_token")
+        for seed, ours in zip(seeds, mlp, strict=True)
+        for method, value in {"lm": 5.0, "mlp_lm": ours}.items()
+    ]
+    foreign = rows[0] | {"metric": "child_log_likelihood", "unit": "nats"}
+    return tidy([*rows, foreign])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Return what the workflow would have made for one seed."""
+    root = tmp_path_factory.mktemp("run")
+    lm = write_inputs(root)
+    store = root / "datastore"
+    make_datastore(store, site=SITE, stride=4, dtype="float16", shard_mib=1, **lm)
+    for head in HEADS:
+        train_replacement(
+            output=root / head,
+            fingerprint="f",
+            datastore=store,
+            model=lm["model"],
+            head_setting=head,
+            settings=TRAINING,
+            seed=0,
+        )
+    for control in CONTROLS:
+        train_control(
+            output=root / control,
+            fingerprint="f",
+            control=control,
+            settings=TRAINING,
+            seed=0,
+            **lm,
+        )
+    for name, split in product(("model", *CONTROLS), SPLITS):
+        score_queries(
+            output=root / f"{name}-{split}",
+            fingerprint="f",
+            model=root / name,
+            tokens=lm["tokens"],
+            split=split,
+            queries={"tokens": None, "tokens_per_document": None, "stride": 4, "seed": 0},
+        )
+    for name, index in INDEXES.items():
+        built = {"datastore": store, "index": root / name}
+        make_index(root / name, datastore=store, index=index)
+        find_neighbors(
+            root / f"neighbors-{name}",
+            queries=root / "model-test",
+            k=4,
+            block_queries=64,
+            recall_sample=8,
+            seed=0,
+            **built,
+        )
+    return root
+
+
+def evaluate(root, **changes):
+    arguments = {
+        "corpus": "small",
+        "model": "base",
+        "seeds": [0],
+        "settings": {"heads": list(HEADS), "controls": list(CONTROLS)},
+        "training": TRAINING,
+        "knn": KNN,
+        "indexes": INDEXES,
+        "knn_table": KNN_TABLE,
+        "macondo_table": macondo_table(),
+        "models": [root / "model"],
+        "datastores": [root / "datastore"],
+        "index_folders": [root / name for name in INDEXES],
+        "queries": [root / f"model-{split}" for split in SPLITS],
+        "neighbors": [root / f"neighbors-{name}" for name in INDEXES],
+        "replacements": [root / head for head in HEADS],
+        "controls": [root / control for control in CONTROLS],
+        "control_queries": [root / f"{name}-{split}" for name in CONTROLS for split in SPLITS],
+    }
+    return evaluate_mlp_augmentation(**(arguments | changes))
+
+
+@pytest.fixture(scope="module")
+def table(folders):
+    return evaluate(folders)
+
+
+def value(table, method, setting, metric, **names):
+    return select(table, method=method, setting=setting, metric=metric, **names)["value"].item()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_mlp_is_mixed_with_the_weight_that_validation_chose(folders, table, head):
+    module = load_replacement(folders / head, model=folders / "model")
+    lm = {split: load_queries(folders / f"model-{split}") for split in SPLITS}
+    mlp = {
+        split: target_log_probs(module, queries.hidden(SITE), queries.targets)
+        for split, queries in lm.items()
+    }
+    nll = {
+        lmbda: -mix_log_probs(lm["validation"].lm_log_probs, mlp["validation"], lmbda).mean()
+        for lmbda in np.linspace(0.1, 0.9, 9)
+    }
+    best = min(nll, key=nll.get)
+    mixed = mix_log_probs(lm["test"].lm_log_probs, mlp["test"], best)
+
+    assert value(table, "mlp", f"{head}/interpolated", "lmbda") == pytest.approx(best)
+    for way, log_probs in {"interpolated": mixed, "alone": mlp["test"]}.items():
+        found = value(table, "mlp", f"{head}/{way}", "perplexity_per_token")
+        assert found == pytest.approx(np.exp(-log_probs.mean()))
+
+
+def test_without_weight_the_mixture_is_the_lm_itself():
+    lm, mlp = np.log([0.2, 0.5]), np.log([0.9, 0.9])
+
+    np.testing.assert_array_equal(mix_log_probs(lm, mlp, 0.0), lm)
+
+
+def test_the_best_weight_of_equal_ones_is_the_smallest():
+    same = np.log([0.2, 0.5])
+    worse, better = same - 1, same + 0.1
+
+    grid = {"low": 0.1, "high": 0.9, "count": 9}
+    assert best_lmbda(same, worse, grid) == pytest.approx(0.1)
+    assert best_lmbda(same, better, grid) == pytest.approx(0.9)
+
+
+def test_differences_are_to_the_lm_to_knn_and_to_the_control_in_the_same_way(table):
+    nats = {
+        key: np.log(value(table, *key, "perplexity_per_token"))
+        for key in [
+            ("lm", ""),
+            ("knn_lm", "exact/tuned"),
+            ("last_layers", "alone"),
+            ("mlp", "random/alone"),
+            ("whole_model", "interpolated"),
+            ("mlp", "random/interpolated"),
+        ]
+    }
+
+    for key, against, baseline in [
+        (("mlp", "random/alone"), "lm", ("lm", "")),
+        (("mlp", "random/alone"), "knn_lm", ("knn_lm", "exact/tuned")),
+        (("mlp", "random/alone"), "last_layers", ("last_layers", "alone")),
+        (("mlp", "random/interpolated"), "whole_model", ("whole_model", "interpolated")),
+        (("last_layers", "alone"), "knn_lm", ("knn_lm", "exact/tuned")),
+    ]:
+        found = value(table, *key, f"nats_per_token_vs_{against}")
+        assert found == pytest.approx(nats[key] - nats[baseline])
+
+
+def test_bytes_are_those_on_disk_and_w_counts_when_it_is_its_own(folders, table):
+    keys, values = ENTRIES * D, 2 * ENTRIES + 128  # of the header of .npy
+    mlp = 4 * (D * HIDDEN + HIDDEN + HIDDEN * D + D + 2 * D)
+    parts = [path for path in (folders / "ivf_flat").iterdir() if path.name != MANIFEST]
+    head, index = 4 * VOCABULARY * D, sum(path.stat().st_size for path in parts)
+    block = 4 * (2 * D * MODEL["ffn_width"] + MODEL["ffn_width"] + D + 4 * D)  # MLP and two norms
+
+    expected = {
+        ("knn_lm", "keys_float16_and_values"): 2 * keys + values,
+        ("knn_lm", "keys_float32_and_values"): 4 * keys + values,
+        ("knn_lm", "ivf_flat_and_values"): index + values,
+        ("mlp", "lm_head_frozen"): mlp,
+        ("mlp", "lm_head_trained"): mlp + head,
+        ("mlp", "random"): mlp + head,
+        ("last_layers", ""): block + head,
+    }
+    assert {key: value(table, *key, "bytes") for key in expected} == expected
+    share = value(table, "mlp", "random", "share_of_keys_float16_and_values")
+    assert share == pytest.approx(100 * (mlp + head) / (2 * keys + values))
+
+
+def test_the_fused_engine_stores_nothing_but_the_values(folders, tmp_path):
+    store, index = folders / "datastore", {"engine": "fused", "block_keys": 64}
+
+    found = storage_of(
+        store, {"fused": make_index(tmp_path / "fused", datastore=store, index=index)}
+    )
+
+    assert found["fused_and_values"] == 2 * ENTRIES + 128
+
+
+def test_a_control_reads_as_many_tokens_or_costs_as_many_flops(folders, table):
+    pairs = {head: read_manifest(folders / head, kind="mlp_replacement") for head in HEADS}
+    updates = {head: manifest["contents"]["updates"] for head, manifest in pairs.items()}
+    last = read_manifest(folders / "last_layers", kind="model")["contents"]
+    whole = read_manifest(folders / "whole_model", kind="model")["contents"]
+
+    assert set(updates.values()) == {last["updates"]} == {2 * ENTRIES // 32}
+    assert last["tokens"] == pairs["random"]["contents"]["pairs"]
+    spent = value(table, "whole_model", "", "training_flops")
+    one = spent / whole["updates"]
+    assert abs(spent - value(table, "mlp", "lm_head_trained", "training_flops")) <= one / 2
+
+
+def test_equal_flops_are_those_of_matrix_products():
+    lm = create_model(MODEL, vocabulary_size=VOCABULARY, seed=0)
+    head, mlp, length = D * VOCABULARY, 2 * D * HIDDEN, MODEL["context"]
+    block = 4 * D * D + 2 * D * MODEL["ffn_width"] + 2 * length * D
+    # A replacement needs no gradient with respect to its keys.
+    replacement = 6 * (mlp + head) - 2 * D * HIDDEN
+
+    expected = 1000 * replacement / (6 * (2 * block + head))
+    assert equal_flops_updates(lm, 1000, settings=TRAINING) == round(expected)
+
+
+def test_search_costs_a_comparison_for_every_key_that_is_read():
+    size = {"n_entries": 1_000_000, "dim": 64, "k": 1024}
+    index = {"n_centroids": 1000, "n_probes": 10, "rescore": False}
+
+    for engine in ("exact", "fused"):
+        assert flops_of_search({"engine": engine}, **size) == 128e6
+    assert flops_of_search({"engine": "ivf_flat", **index}, **size) == 128 * (1000 + 10_000)
+    codes = {"engine": "ivfpq", "code_bytes": 16, **index}
+    expected = 128 * 1000 + 10 * 128 * 256 + 10_000 * 16
+    assert flops_of_search(codes, **size) == expected
+    assert flops_of_search(codes | {"rescore": True}, **size) == expected + 128 * 1024
+
+
+def test_macondo_is_taken_over_with_changes_paired_within_a_seed():
+    rows = tidy(macondo_rows(macondo_table(), experiment="mlp_augmentation"))
+
+    assert set(rows["corpus"]) == {"macondo"}
+    kinds = ("child_perplexity", "perplexity_per_token")
+    assert set(rows["metric"]) == {*kinds, *(f"{kind}_change_vs_lm" for kind in kinds)}
+    assert value(rows, "mlp", "end/all", "child_perplexity", seed="1") == 3.0
+    change = select(rows, method="mlp", metric="child_perplexity_change_vs_lm")
+    changes = change.set_index("seed")
+    assert changes.loc["0", "value"] == pytest.approx(-20)
+    assert changes.loc["all", "value"] == pytest.approx(100 * (np.sqrt(0.8 * 0.6) - 1))
+    assert changes.loc["all", "ci_low"] < -40 < -20 < changes.loc["all", "ci_high"]
+
+
+def test_the_table_and_the_figure_have_the_same_bytes_every_time(table, tmp_path):
+    for name in ("a", "b"):
+        write_table(tmp_path / f"{name}.csv", table)
+        read = read_table(tmp_path / f"{name}.csv")
+        with look():
+            paths = {kind: tmp_path / f"{name}.{kind}" for kind in ("svg", "png")}
+            save_figure(draw_mlp_augmentation(read), **paths)
+
+    for kind in ("csv", "svg", "png"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
+def test_a_replacement_of_another_model_is_an_error(folders, table, tmp_path):
+    with pytest.raises(ArtifactError, match="made from another model"):
+        load_replacement(folders / "random", model=folders / "whole_model")
+
+
+def test_a_control_that_scored_other_positions_is_an_error(folders):
+    foreign = [folders / f"{name}-{split}" for name in CONTROLS for split in ("test", "test")]
+
+    with pytest.raises(ValueError, match="last_layers to score the same positions of validation"):
+        evaluate(folders, control_queries=foreign)
