@@ -6,8 +6,9 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/machine.smk"
+include: "workflow/rules/inputs.smk"
 include: "workflow/rules/macondo.smk"
+include: "workflow/rules/machine.smk"
 
 
 pathvars:
@@ -19,28 +20,20 @@ pathvars:
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/text.smk"
 include: "workflow/rules/lm.smk"
-include: "workflow/rules/parts.smk"
 include: "workflow/rules/datastore.smk"
 include: "workflow/rules/index.smk"
 include: "workflow/rules/search.smk"
-include: "workflow/experiments/knn_perplexity.smk"
-include: "workflow/experiments/softmax_bottleneck.smk"
-include: "workflow/experiments/overspecification.smk"
-include: "workflow/experiments/mlp_augmentation.smk"
-include: "workflow/experiments/mlp_hurdle.smk"
-include: "workflow/experiments/conversational.smk"
-include: "workflow/rules/hosted.smk"
+include: "workflow/rules/tuning.smk"
 
 
-rule experiments:
-    """Every table and figure of the experiments that the settings name."""
-    input:
-        [getattr(rules, name).input for name in config["experiments"]],
-    localrule: True
+for experiment in EXPERIMENTS:
+
+    include: f"workflow/experiments/{experiment}/rules.smk"
 
 
-include: "workflow/rules/claims.smk"
+include: "workflow/rules/figures.smk"
 include: "workflow/rules/explorer.smk"
+include: "workflow/rules/claims.smk"
 include: "workflow/rules/evidence.smk"
 include: "workflow/rules/integrity.smk"
 

@@ -44,7 +44,7 @@ def edit(project, name, text):
 
 
 def test_the_closure_follows_lazy_imports_packages_and_data(project):
-    closure = import_closure(project / "scripts/score.py", project / "scripts")
+    closure = import_closure([project / "scripts/score.py"], project / "scripts")
 
     names = {path.relative_to(project).as_posix() for path in closure}
     assert names == {n for n in SOURCES if "plot" not in n and "evidence" not in n}

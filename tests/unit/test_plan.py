@@ -225,7 +225,7 @@ def test_no_job_asks_for_more_minutes_than_a_scheduler_allows():
 def test_what_the_snakefile_imports_in_every_job_is_standard_library():
     module = ROOT / "scripts/knnlm/plan/resources.py"
     names = set()
-    for path in import_closure(module, ROOT / "scripts"):
+    for path in import_closure([module], ROOT / "scripts"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
                 names.add(node.module.split(".")[0])

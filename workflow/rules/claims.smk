@@ -1,33 +1,31 @@
 # Whether the tables say what the papers say: their claims, and the numbers that they print.
 
-# The experiment that makes each table; the hosted one runs only when it is asked for by name.
+# The experiment that makes each table; one that costs money counts only where it has run.
 TABLES = {
     Path(file).stem: name
-    for name in [*KNOWN_EXPERIMENTS, "conversational_hosted"]
+    for name in EXPERIMENTS
     for file in getattr(rules, name).input
     if file.endswith(".csv")
 }
-HOSTED_RAN = Path(f"results/{config['run']}/tables/conversational_hosted.csv").is_file()
+COUNTED_EXPERIMENTS = [
+    name
+    for name, one in EXPERIMENTS.items()
+    if name in config["experiments"]
+    or (one.costs_money and Path(f"{RESULTS}/tables/{name}.csv").is_file())
+]
 TABLES_OF_RUN = [
-    f"<results>/tables/{table}.csv"
-    for table, name in TABLES.items()
-    if name in config["experiments"] or (name == "conversational_hosted" and HOSTED_RAN)
+    f"<results>/tables/{table}.csv" for table, name in TABLES.items() if name in COUNTED_EXPERIMENTS
 ]
 
 
 rule claims:
     """Hold what the papers claim against the tables: holds, does not hold, undecided, not run."""
     input:
-        claims="data/claims.yaml",
+        claims=files_of_experiments("claims.yaml"),
         settings="<results>/tables/settings.json",
         tables=TABLES_OF_RUN,
     output:
-        claims=report(
-            "<results>/tables/claims.csv",
-            caption="../report/claims.rst",
-            category="verdict",
-            labels={"shown": "table"},
-        ),
+        claims="<results>/tables/claims.csv",
     log:
         "<logs>/claims.log",
     conda:
@@ -35,7 +33,7 @@ rule claims:
     resources:
         **NEEDS,
     params:
-        fingerprint=fingerprint("scripts/evaluate_claims.py", experiments=True),
+        fingerprint=fingerprint("scripts/evaluate_claims.py", experiments=lambda wildcards: TABLES),
         threads=1,
         experiments=TABLES,
     script:
@@ -49,12 +47,7 @@ rule comparison:
         settings="<results>/tables/settings.json",
         tables=TABLES_OF_RUN,
     output:
-        comparison=report(
-            "<results>/tables/comparison.csv",
-            caption="../report/comparison.rst",
-            category="verdict",
-            labels={"shown": "table"},
-        ),
+        comparison="<results>/tables/comparison.csv",
     log:
         "<logs>/comparison.log",
     conda:
@@ -62,7 +55,7 @@ rule comparison:
     resources:
         **NEEDS,
     params:
-        fingerprint=fingerprint("scripts/compare_published.py", experiments=True),
+        fingerprint=fingerprint("scripts/compare_published.py", experiments=lambda wildcards: TABLES),
         threads=1,
         experiments=TABLES,
     script:

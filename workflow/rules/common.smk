@@ -1,31 +1,48 @@
-# Settings and small functions for the rules: scale and command line merged, checked before any
-# job starts. No rules.
+# The settings of a run, checked before any job starts, and what rules make of them. No rules.
 
+import importlib
+import math
 import os
+import sys
 from pathlib import Path
 
 import yaml
 
-from scripts.knnlm.lm.schedule import can_continue
-from scripts.knnlm.runtime.fingerprint import fingerprint as fingerprint_of
-from scripts.knnlm.runtime.settings import SettingsError, resolve
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT / "scripts"))  # the library, for this file and the others
+
+from knnlm.runtime.experiments import read_experiments, with_experiments
+from knnlm.runtime.fingerprint import fingerprint as fingerprint_of
+from knnlm.runtime.relations import check_relations
+from knnlm.runtime.settings import SettingsError, deep_merge, resolve
 from snakemake.exceptions import WorkflowError
 
-ROOT = Path(workflow.basedir)
 LONGEST_PATH = 1  # priority of the jobs that most others wait for; 0 is the default
 
-try:
+
+def settings_of_run():
+    """Return the merged settings and all experiments, after every check that needs no job."""
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    shared = yaml.safe_load((ROOT / "config.yaml").read_text())
+    experiments = read_experiments(ROOT)
+    defaults, schema = with_experiments(shared, schema, experiments.values())
     # Snakemake laid the command line over config.yaml; laid over the scale again, it wins there too.
-    resolved = resolve(
-        config,
-        workflow.config_settings.overwrite_config,
-        yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()),
-    )
+    command_line = workflow.config_settings.overwrite_config
+    settings = resolve(deep_merge(defaults, config), command_line, schema)
+    check_relations(settings)
+    for name in experiments:
+        if (ROOT / f"scripts/knnlm/experiments/{name}/checks.py").is_file():
+            importlib.import_module(f"knnlm.experiments.{name}.checks").check(settings)
+    return settings, experiments
+
+
+try:
+    resolved, EXPERIMENTS = settings_of_run()
 except SettingsError as error:
     raise WorkflowError(f"config: {error}")
 config.clear()
 config.update(resolved)
-KNOWN_EXPERIMENTS = sorted(path.stem for path in (ROOT / "workflow/experiments").glob("*.smk"))
+RESULTS = f"results/{config['run']}"
 CACHE = os.environ.get("SNAKEMAKE_OUTPUT_CACHE")  # with --cache: docs/recovery.md
 SHARED = bool(CACHE)
 if SHARED and not Path(CACHE).is_dir():
@@ -36,26 +53,36 @@ if SHARED and not Path(CACHE).is_dir():
 CONDA = str(ROOT / f"envs/macondo{'' if config['scale'] == 'cpu' else '-gpu'}.yaml")
 
 
+def names_in(block, **having):
+    """Return the pattern of the names in a block of the config, of entries with some values."""
+    wanted = [
+        name
+        for name, entry in config[block].items()
+        if all(entry[key] in values for key, values in having.items())
+    ]
+    return "|".join(wanted) or "(?!)"  # which matches nothing
+
+
 wildcard_constraints:
-    corpus="|".join(config["corpora"]),
-    model="|".join(config["models"]),
-    datastore="|".join(config["datastores"]),
-    index="|".join(config["indexes"]),
-    split="train|validation|test",
+    corpus=names_in("corpora"),
+    tokenizer=names_in("tokenizers"),
+    model=names_in("models"),
+    datastore=names_in("datastores"),
+    index=names_in("indexes"),
+    fine_tuning=names_in("fine_tunings"),
     town="|".join(config["macondo"]["towns"]),
-    fine_tuning="|".join(config["overspecification"]["fine_tunings"]),
-    head="|".join(config["mlp_augmentation"]["heads"]),
-    control="|".join(config["mlp_augmentation"]["controls"]),
-    last_layers="|".join(config["softmax_bottleneck"]["last_layers"]),
+    experiment="|".join(EXPERIMENTS),
+    split="train|validation|test",
     seed="[0-9]+",
     part="[0-9]+",
 
 
-def fingerprint(script, *, threads=None, **used):
+def fingerprint(script, *, module=None, threads=None, **used):
     """Return the params function of a rule: it changes with the code and settings that it uses.
 
-    `used` names blocks of the config; its value is True for the whole block, or the wildcard that
-    chooses an entry of it, as in models="model", or a function of the wildcards.
+    `module` is what a script that serves several rules imports by name. `used` names blocks of the
+    config; its value is True for the whole block, or the wildcard that chooses an entry of it, as
+    in models="model", or a function of the wildcards.
     """
 
     def of(wildcards):
@@ -65,40 +92,26 @@ def fingerprint(script, *, threads=None, **used):
                 chosen[block] = by(wildcards)
             else:
                 chosen[block] = config[block] if by is True else config[block][wildcards[by]]
-        return fingerprint_of(ROOT, script, chosen)
+        modules = [module.format(**dict(wildcards))] if module else []
+        return fingerprint_of(ROOT, script, chosen, modules=modules)
 
     return of
 
 
-def files_of_corpus(wildcards):
-    """Return the files of a local corpus, so that an edited text is seen; others have none."""
-    folder = config["corpora"][wildcards.corpus].get("path")
-    return sorted(map(str, Path(folder).glob("*.txt"))) if folder else []
+def evaluation(experiment, *blocks, **chosen):
+    """Return the params of the rule that evaluates an experiment.
 
-
-def minimum_tokens():
-    """Return what windows and search need of each split."""
-    window = 1 + max(model["context"] for model in config["models"].values())
-    train = max(window, 1 + config["search"]["k"])
-    return {"train": train, "validation": window, "test": window}
-
-
-def trunk(wildcards):
-    """Return the model whose stored state a longer training of the same settings continues from."""
-    model = config["models"][wildcards.model]
-    parent = model.get("extends")
-    if parent and can_continue(config["models"][parent], model):
-        return f"results/{config['run']}/models/{parent}/seed{wildcards.seed}"
-    return []
-
-
-def model_of_datastore(wildcards):
-    """Return the folder of the model whose hidden states a datastore holds."""
-    model = config["datastores"][wildcards.datastore]["model"]
-    return f"results/{config['run']}/models/{model}/seed{wildcards.seed}"
-
-
-def queries_of_datastore(wildcards):
-    """Return the folder of the queries scored by the model of a datastore."""
-    model = config["datastores"][wildcards.datastore]["model"]
-    return f"results/{config['run']}/log_probs/{model}/seed{wildcards.seed}/{wildcards.split}"
+    Its table.py gets the experiment's own block, the named blocks of the config, and what is
+    chosen by hand, such as the entries of a large block that it uses; all of it is fingerprinted.
+    """
+    settings = {block: config[block] for block in (experiment, *blocks)} | chosen
+    return {
+        "fingerprint": fingerprint(
+            "scripts/evaluate.py",
+            module=f"knnlm.experiments.{experiment}.table",
+            **{name: lambda wildcards, value=value: value for name, value in settings.items()},
+        ),
+        "threads": 1,
+        "experiment": experiment,
+        "settings": settings,
+    }

@@ -9,7 +9,7 @@ rule build_datastore_part:
     """
     input:
         model=model_of_datastore,
-        tokens=f"<results>/corpora/{config['corpus']}/tokens",
+        tokens=tokens_of_datastore,
     output:
         part=temp(directory("<results>/parts/datastores/{datastore}/seed{seed}/part{part}")),
     log:

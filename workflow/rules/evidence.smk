@@ -1,14 +1,15 @@
 # What a reader needs to trust a number: where it was computed, what it cost, and the report.
 
-SWITCHED_OFF = [name for name in KNOWN_EXPERIMENTS if name not in config["experiments"]]
-REPORTED = {
-    "questions": {
-        name: workflow.get_rule(name).docstring for name in [*config["experiments"], *SWITCHED_OFF]
-    },
-    "captions": {
-        name: (ROOT / f"workflow/report/{name}.rst").read_text() for name in KNOWN_EXPERIMENTS
-    },
+NOT_RUN = {
+    name: (
+        "it sends data to a paid service, so it runs only when it is asked for by name"
+        if one.costs_money
+        else "the settings of this run leave it out"
+    )
+    for name, one in EXPERIMENTS.items()
+    if name not in COUNTED_EXPERIMENTS
 }
+QUESTIONS = {name: workflow.get_rule(name).docstring for name in EXPERIMENTS}
 
 
 rule environment:
@@ -68,7 +69,7 @@ rule cost:
     params:
         fingerprint=fingerprint("scripts/collect_costs.py"),
         threads=1,
-        benchmarks=f"results/{config['run']}/benchmarks",
+        benchmarks=f"{RESULTS}/benchmarks",
     script:
         "../../scripts/collect_costs.py"
 
@@ -83,6 +84,8 @@ rule report:
         rules.claims.output,
         rules.comparison.output,
         rules.explorer_page.output if "knn_perplexity" in config["experiments"] else [],
+        captions=files_of_experiments("caption.rst"),
+        headlines=files_of_experiments("headlines.yaml"),
     output:
         report="<results>/report/index.html",
         tables=directory("<results>/report/tables"),
@@ -95,23 +98,24 @@ rule report:
     params:
         fingerprint=fingerprint(
             "scripts/write_report.py",
-            reported=lambda wildcards: REPORTED,
-            experiments=True,
+            questions=lambda wildcards: QUESTIONS,
+            experiments=lambda wildcards: TABLES,
+            not_run=lambda wildcards: NOT_RUN,
             report=True,
         ),
         threads=1,
-        questions=lambda wildcards: REPORTED["questions"],
-        captions=lambda wildcards: REPORTED["captions"],
-        switched_off=SWITCHED_OFF,
+        questions=lambda wildcards: QUESTIONS,
+        experiments=lambda wildcards: TABLES,
+        not_run=lambda wildcards: NOT_RUN,
         settings=config["report"],
     script:
         "../../scripts/write_report.py"
 
 
 onsuccess:
-    from scripts.knnlm.evidence.verdict import print_verdicts
+    from knnlm.evidence.verdict import print_verdicts
 
     if any(job.rule.name == "claims" for job in workflow.dag.jobs):
-        print_verdicts(Path(f"results/{config['run']}/tables/claims.csv"))
-    print(f"Tables: results/{config['run']}/tables  Figures: results/{config['run']}/figures")
-    print(f"Report: results/{config['run']}/report/index.html")
+        print_verdicts(Path(f"{RESULTS}/tables/claims.csv"))
+    print(f"Tables: {RESULTS}/tables  Figures: {RESULTS}/figures")
+    print(f"Report: {RESULTS}/report/index.html")

@@ -1,23 +1,19 @@
 # The neighbor explorer: passages of test, and for each token what LM and kNN expected and why.
 
-EXPLORED = {
-    "text": f"<results>/corpora/{config['corpus']}/text",
-    "tokens": f"<results>/corpora/{config['corpus']}/tokens",
-    "tokenizer": f"<results>/corpora/{config['corpus']}/tokenizer",
-    "model": f"<results>/models/{KNN_PERPLEXITY_BASE}/seed{config['lm_seeds'][0]}",
-    "queries": f"<results>/log_probs/{KNN_PERPLEXITY_BASE}/seed{config['lm_seeds'][0]}/test",
-    "neighbors": (
-        f"<results>/neighbors/{KNN_PERPLEXITY['datastore']}/seed{config['lm_seeds'][0]}/"
-        f"{KNN_PERPLEXITY['index']}/test"
-    ),
-}
-
 
 rule explorer:
     """Choose passages of test and tell what LM, kNN and their mixture say of each token."""
     input:
-        **EXPLORED,
-        knn_table="<results>/tables/knn_perplexity.csv",
+        text=f"<results>/corpora/{config['corpus']}/text",
+        tokens=tokens_for(BASE_MODEL, config["corpus"]),
+        tokenizer=f"<results>/tokenizers/{BASE_TOKENIZER}",
+        model=f"<results>/models/{BASE_MODEL}/seed{LM_SEED}",
+        queries=f"<results>/queries/{BASE_MODEL}/seed{LM_SEED}/{config['corpus']}/test",
+        neighbors=(
+            f"<results>/neighbors/{BASE_STORE}/seed{LM_SEED}/{BASELINE['index']}/"
+            f"{config['corpus']}/test"
+        ),
+        point=f"<results>/tuned/{BASE_STORE}/seed{LM_SEED}/{BASELINE['index']}/{config['corpus']}.json",
     output:
         passages="<results>/explorer/passages.json",
     log:
@@ -28,12 +24,11 @@ rule explorer:
         **NEEDS,
     params:
         fingerprint=fingerprint(
-            "scripts/explore_neighbors.py", explorer=True, knn_perplexity=True, lm_seeds=True
+            "scripts/explore_neighbors.py", explorer=True, baseline=True, lm_seeds=True
         ),
         threads=1,
         settings=config["explorer"],
-        index=KNN_PERPLEXITY["index"],
-        seed=config["lm_seeds"][0],
+        index=BASELINE["index"],
     script:
         "../../scripts/explore_neighbors.py"
 

@@ -20,7 +20,7 @@ rule checksums:
         rules.report.output,
         rules.explorer.output if "knn_perplexity" in config["experiments"] else [],
     output:
-        record="<results>/tables/checksums.json",
+        record="<results>/checksums.sha256",
     log:
         "<logs>/checksums.log",
     localrule: True
@@ -43,6 +43,6 @@ rule verify:
     params:
         fingerprint=fingerprint("scripts/verify.py"),
         threads=1,
-        results=f"results/{config['run']}",
+        results=RESULTS,
     script:
         "../../scripts/verify.py"

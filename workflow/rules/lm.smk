@@ -1,11 +1,11 @@
-# Token streams -> trained language models -> scored queries.
+# Token streams -> language models, trained or pretrained -> scored queries.
 
 
 rule train_language_model:
     """Train an LM from scratch; a longer training of the same LM continues from its trunk."""
     input:
-        tokens=f"<results>/corpora/{config['corpus']}/tokens",
-        tokenizer=f"<results>/corpora/{config['corpus']}/tokenizer",
+        tokens=tokens_of_model,
+        tokenizer=tokenizer_of_model,
         trunk=trunk,
     output:
         model=directory("<results>/models/{model}/seed{seed}"),
@@ -13,6 +13,8 @@ rule train_language_model:
         "<logs>/train_language_model/{model}/seed{seed}.log",
     benchmark:
         "<benchmarks>/train_language_model/{model}/seed{seed}.tsv"
+    wildcard_constraints:
+        model=names_in("models", source=["trained"]),
     cache: SHARED
     priority: LONGEST_PATH
     conda:
@@ -28,37 +30,53 @@ rule train_language_model:
         "../../scripts/train_language_model.py"
 
 
+rule fetch_language_model:
+    """Take a pretrained LM from the hub or a folder, in the place of a trained one."""
+    input:
+        files_of_model,
+        tokenizer=tokenizer_of_model,
+    output:
+        model=directory("<results>/models/{model}/seed{seed}"),
+    log:
+        "<logs>/fetch_language_model/{model}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/fetch_language_model/{model}/seed{seed}.tsv"
+    wildcard_constraints:
+        model=names_in("models", source=["pretrained"]),
+    conda:
+        CONDA
+    resources:
+        **NEEDS,
+    params:
+        fingerprint=fingerprint("scripts/fetch_language_model.py", models="model"),
+        threads=1,
+        model=lookup(dpath="models/{model}", within=config),
+    script:
+        "../../scripts/fetch_language_model.py"
+
+
 rule score_queries:
     """Score sampled positions of a split with an LM; keep the hidden states that search needs."""
     input:
         model="<results>/models/{model}/seed{seed}",
-        tokens=f"<results>/corpora/{config['corpus']}/tokens",
+        tokens=tokens_of_queries,
     output:
-        queries=directory("<results>/log_probs/{model}/seed{seed}/{split}"),
+        queries=directory("<results>/queries/{model}/seed{seed}/{corpus}/{split}"),
     log:
-        "<logs>/score_queries/{model}/seed{seed}/{split}.log",
+        "<logs>/score_queries/{model}/seed{seed}/{corpus}/{split}.log",
     benchmark:
-        "<benchmarks>/score_queries/{model}/seed{seed}/{split}.tsv"
+        "<benchmarks>/score_queries/{model}/seed{seed}/{corpus}/{split}.tsv"
     conda:
         CONDA
     threads: config["threads"]["encode"]
     resources:
         **NEEDS,
     params:
-        fingerprint=fingerprint("scripts/score_queries.py", threads="encode", queries=True),
+        fingerprint=fingerprint(
+            "scripts/score_queries.py", threads="encode", queries=True, sites=sites_of_model
+        ),
         threads=config["threads"]["encode"],
         queries=config["queries"],
+        sites=sites_of_model,
     script:
         "../../scripts/score_queries.py"
-
-
-use rule score_queries as score_control with:
-    input:
-        model="<results>/controls/seed{seed}/{control}",
-        tokens=f"<results>/corpora/{config['corpus']}/tokens",
-    output:
-        queries=directory("<results>/log_probs/controls/seed{seed}/{control}/{split}"),
-    log:
-        "<logs>/score_control/seed{seed}/{control}/{split}.log",
-    benchmark:
-        "<benchmarks>/score_control/seed{seed}/{control}/{split}.tsv"

@@ -1,8 +1,27 @@
-# What the chosen executor needs of this machine, checked before the first job. No rules.
+# What the machine must have, and what each job asks a scheduler for: docs/scaling.md. No rules.
 
 import shutil
 
-from snakemake.exceptions import WorkflowError
+from knnlm.plan.needs import Machine
+from knnlm.plan.resources import resources as resources_of
+
+HARDWARE = yaml.safe_load((ROOT / "data/hardware.yaml").read_text())
+KIND = "cpu" if config["scale"] == "cpu" else "h100"
+OF_PROFILE = workflow.resource_settings.overwrite_resources
+LIMITS = OF_PROFILE.get("plan", {})
+LONGEST_JOB = LIMITS["limit_runtime"].value if "limit_runtime" in LIMITS else None
+# On several nodes SLURM wants GPUs as `gres` of each, and their number in all is `processes`.
+COUNTED = {name: "processes" if "gres" in one else "gpu" for name, one in OF_PROFILE.items()}
+GPUS_ASKED = {
+    name: OF_PROFILE[name][by].value for name, by in COUNTED.items() if by in OF_PROFILE[name]
+}
+# mem_mb, runtime, disk_mb and gpu of any rule, as functions of the config and the attempt.
+NEEDS = resources_of(config, Machine(KIND, **HARDWARE[KIND]), longest=LONGEST_JOB, gpus=GPUS_ASKED)
+PLANNED_ON = {"cpu": "cpu", "gpu": "h100, h200", "paper": "h100, h200"}
+# Where a profile groups figures, the evaluation that each is drawn from joins it.
+GROUPS = workflow.group_settings.overwrite_groups
+if "plot" in GROUPS:
+    GROUPS.update({f"evaluate_{name}": GROUPS["plot"] for name in EXPERIMENTS})
 
 
 onstart:

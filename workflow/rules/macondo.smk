@@ -1,4 +1,4 @@
-# Small functions for the towns of Macondo and the models that learn them. No rules.
+# Towns of Macondo, and the models that learn them. No rules.
 
 
 def town_of(wildcards):
@@ -7,31 +7,30 @@ def town_of(wildcards):
 
 
 def tokenizer_of_macondo(wildcards):
-    """Return the folder of the corpus's tokenizer, if the names of children depend on it."""
+    """Return the folder of the baseline's tokenizer, if the names of children depend on it."""
     return tokenizer_of_town(town_of(wildcards))
 
 
 def tokenizer_of_conversations(wildcards):
-    """Return the folder of the corpus's tokenizer, if the names of Macondo-Conv depend on it."""
+    """Return the folder of the baseline's tokenizer, if the names of Macondo-Conv depend on it."""
     return tokenizer_of_town(config["macondo_conv"])
 
 
 def tokenizer_of_town(town):
-    """Return the folder of the corpus's tokenizer if children have names that are tokens of it."""
+    """Return the folder of the baseline's tokenizer if children have names that are its tokens."""
     if town["child_names"] == "existing" and town["tokenizer"] is None:
-        return [f"results/{config['run']}/corpora/{config['corpus']}/tokenizer"]
+        return [f"{RESULTS}/tokenizers/{BASE_TOKENIZER}"]
     return []
 
 
 def fine_tuning_of(wildcards):
     """Return the settings of a fine-tuning on Macondo."""
-    return config["overspecification"]["fine_tunings"][wildcards.fine_tuning]
+    return config["fine_tunings"][wildcards.fine_tuning]
 
 
 def town_to_fine_tune(wildcards):
     """Return the folder of the town whose sentences a model is fine-tuned on."""
-    town = fine_tuning_of(wildcards)["town"]
-    return f"results/{config['run']}/macondo/{town}/seed{wildcards.seed}"
+    return f"{RESULTS}/macondo/{fine_tuning_of(wildcards)['town']}/seed{wildcards.seed}"
 
 
 def shape_to_fine_tune(wildcards):
@@ -41,16 +40,13 @@ def shape_to_fine_tune(wildcards):
 
 
 def model_to_fine_tune(wildcards):
-    """Return the folder of the trained LM from which a fine-tuning starts, if it is ours."""
+    """Return the folder of the LM from which a fine-tuning starts, if it is one of `models`."""
     init = fine_tuning_of(wildcards)["init"]
-    if init not in config["models"]:
-        return []
-    return f"results/{config['run']}/models/{init}/seed{config['lm_seeds'][0]}"
+    return [f"{RESULTS}/models/{init}/seed{LM_SEED}"] if init in config["models"] else []
 
 
 def tokenizer_to_fine_tune(wildcards):
-    """Return the folder of the corpus's tokenizer, if the model that is fine-tuned uses it."""
+    """Return the folder of the tokenizer of the model that is fine-tuned, if `models` has it."""
     fine_tuning = fine_tuning_of(wildcards)
-    if not {fine_tuning["init"], fine_tuning["shape"]} & set(config["models"]):
-        return []
-    return f"results/{config['run']}/corpora/{config['corpus']}/tokenizer"
+    known = [name for name in (fine_tuning["init"], fine_tuning["shape"]) if name in config["models"]]
+    return [f"{RESULTS}/tokenizers/{config['models'][name]['tokenizer']}" for name in known[:1]]

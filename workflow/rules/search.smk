@@ -10,15 +10,15 @@ rule search_part:
     output:
         part=temp(
             directory(
-                "<results>/parts/neighbors/{datastore}/seed{seed}/{index}/{split}/part{part}"
+                "<results>/parts/neighbors/{datastore}/seed{seed}/{index}/{corpus}/{split}/part{part}"
             )
         ),
     log:
-        "<logs>/search_part/{datastore}/seed{seed}/{index}/{split}/part{part}.log",
+        "<logs>/search_part/{datastore}/seed{seed}/{index}/{corpus}/{split}/part{part}.log",
     benchmark:
-        "<benchmarks>/search_part/{datastore}/seed{seed}/{index}/{split}/part{part}.tsv"
+        "<benchmarks>/search_part/{datastore}/seed{seed}/{index}/{corpus}/{split}/part{part}.tsv"
     wildcard_constraints:
-        index=with_engine("exact", *INVERTED_FILES),
+        index=names_in("indexes", engine=["exact", *INVERTED_FILES]),
     conda:
         CONDA
     threads: config["threads"]["search"]
@@ -34,6 +34,7 @@ rule search_part:
         threads=config["threads"]["search"],
         search=config["search"],
         parts=lookup(dpath="datastores/{datastore}/parts", within=config),
+        queries=lookup(dpath="datastores/{datastore}/queries", within=config),
     script:
         "../../scripts/search_part.py"
 
@@ -45,21 +46,21 @@ rule search_fused_part:
     """
     input:
         model=model_of_datastore,
-        tokens=f"<results>/corpora/{config['corpus']}/tokens",
+        tokens=tokens_of_datastore,
         index="<results>/indexes/{datastore}/seed{seed}/{index}",
         queries=queries_of_datastore,
     output:
         part=temp(
             directory(
-                "<results>/parts/neighbors/{datastore}/seed{seed}/{index}/{split}/part{part}"
+                "<results>/parts/neighbors/{datastore}/seed{seed}/{index}/{corpus}/{split}/part{part}"
             )
         ),
     log:
-        "<logs>/search_fused_part/{datastore}/seed{seed}/{index}/{split}/part{part}.log",
+        "<logs>/search_fused_part/{datastore}/seed{seed}/{index}/{corpus}/{split}/part{part}.log",
     benchmark:
-        "<benchmarks>/search_fused_part/{datastore}/seed{seed}/{index}/{split}/part{part}.tsv"
+        "<benchmarks>/search_fused_part/{datastore}/seed{seed}/{index}/{corpus}/{split}/part{part}.tsv"
     wildcard_constraints:
-        index=with_engine("fused"),
+        index=names_in("indexes", engine=["fused"]),
     conda:
         CONDA
     threads: config["threads"]["search"]
@@ -84,13 +85,13 @@ rule search_fused_part:
 rule search_neighbors:
     """Merge the neighbors found in all parts; k, temperature and lmbda are scored later."""
     input:
-        parts=every_part("neighbors/{datastore}/seed{seed}/{index}/{split}"),
+        parts=every_part("neighbors/{datastore}/seed{seed}/{index}/{corpus}/{split}"),
     output:
-        neighbors=directory("<results>/neighbors/{datastore}/seed{seed}/{index}/{split}"),
+        neighbors=directory("<results>/neighbors/{datastore}/seed{seed}/{index}/{corpus}/{split}"),
     log:
-        "<logs>/search_neighbors/{datastore}/seed{seed}/{index}/{split}.log",
+        "<logs>/search_neighbors/{datastore}/seed{seed}/{index}/{corpus}/{split}.log",
     benchmark:
-        "<benchmarks>/search_neighbors/{datastore}/seed{seed}/{index}/{split}.tsv"
+        "<benchmarks>/search_neighbors/{datastore}/seed{seed}/{index}/{corpus}/{split}.tsv"
     conda:
         CONDA
     resources:

@@ -25,15 +25,16 @@ rule build_corpus:
 
 
 rule train_tokenizer:
-    """Train a byte-level BPE on the train split, or fetch a pretrained tokenizer."""
+    """Train a byte-level BPE on the train split of a corpus, or fetch a pretrained tokenizer."""
     input:
-        text="<results>/corpora/{corpus}/text",
+        files_of_tokenizer,
+        text=source_of_tokenizer,
     output:
-        tokenizer=directory("<results>/corpora/{corpus}/tokenizer"),
+        tokenizer=directory("<results>/tokenizers/{tokenizer}"),
     log:
-        "<logs>/train_tokenizer/{corpus}.log",
+        "<logs>/train_tokenizer/{tokenizer}.log",
     benchmark:
-        "<benchmarks>/train_tokenizer/{corpus}.tsv"
+        "<benchmarks>/train_tokenizer/{tokenizer}.tsv"
     cache: SHARED
     priority: LONGEST_PATH
     conda:
@@ -42,9 +43,11 @@ rule train_tokenizer:
     resources:
         **NEEDS,
     params:
-        fingerprint=fingerprint("scripts/train_tokenizer.py", threads="encode", tokenizer=True),
+        fingerprint=fingerprint(
+            "scripts/train_tokenizer.py", threads="encode", tokenizers="tokenizer"
+        ),
         threads=config["threads"]["encode"],
-        tokenizer=config["tokenizer"],
+        tokenizer=lookup(dpath="tokenizers/{tokenizer}", within=config),
     script:
         "../../scripts/train_tokenizer.py"
 
@@ -53,13 +56,13 @@ rule tokenize_corpus:
     """Turn every split into one stream of tokens, with documents, words and lines counted."""
     input:
         text="<results>/corpora/{corpus}/text",
-        tokenizer="<results>/corpora/{corpus}/tokenizer",
+        tokenizer="<results>/tokenizers/{tokenizer}",
     output:
-        tokens=directory("<results>/corpora/{corpus}/tokens"),
+        tokens=directory("<results>/corpora/{corpus}/tokens/{tokenizer}"),
     log:
-        "<logs>/tokenize_corpus/{corpus}.log",
+        "<logs>/tokenize_corpus/{corpus}/{tokenizer}.log",
     benchmark:
-        "<benchmarks>/tokenize_corpus/{corpus}.tsv"
+        "<benchmarks>/tokenize_corpus/{corpus}/{tokenizer}.tsv"
     priority: LONGEST_PATH
     conda:
         CONDA
@@ -69,7 +72,7 @@ rule tokenize_corpus:
     params:
         fingerprint=fingerprint("scripts/tokenize_corpus.py", threads="encode"),
         threads=config["threads"]["encode"],
-        minimum_tokens=minimum_tokens(),
+        minimum_tokens=minimum_tokens,
     script:
         "../../scripts/tokenize_corpus.py"
 
@@ -77,7 +80,7 @@ rule tokenize_corpus:
 rule build_macondo:
     """Write a town of villagers, and the over-specified and bare sentences about them."""
     input:
-        tokenizer_of_macondo,
+        tokenizer=tokenizer_of_macondo,
     output:
         macondo=directory("<results>/macondo/{town}/seed{seed}"),
     log:
@@ -97,7 +100,7 @@ rule build_macondo:
 rule build_macondo_chat:
     """Write over-specified and bare questions about the villagers of Macondo, with answers."""
     input:
-        tokenizer_of_conversations,
+        tokenizer=tokenizer_of_conversations,
     output:
         conversations=directory("<results>/macondo_conv/seed{seed}"),
     log:

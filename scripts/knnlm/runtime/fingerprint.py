@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +19,14 @@ LIBRARY = "knnlm"
 DATA = re.compile(r"[\w/]+\.(?:yaml|txt|html|css|js)\b")  # names of data files in a string
 
 
-def fingerprint(root: Path, script: str, settings: Any) -> str:
+def fingerprint(root: Path, script: str, settings: Any, *, modules: Iterable[str] = ()) -> str:
     """Return the SHA-256 of a script, of every library module that it imports, and of settings.
 
     Args:
         root: the folder of the Snakefile.
         script: the script, relative to `root`.
         settings: what the rule takes from the config (and its wildcards): JSON values.
+        modules: library modules that the script imports by a name it is given.
 
     Raises:
         FileNotFoundError: if the script does not exist.
@@ -32,17 +34,19 @@ def fingerprint(root: Path, script: str, settings: Any) -> str:
     """
     digest = hashlib.sha256()
     digest.update(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode())
-    for path in import_closure(root / script, root / Path(script).parent):
+    source = root / Path(script).parent
+    named = [source.joinpath(*module.split(".")).with_suffix(".py") for module in modules]
+    for path in import_closure([root / script, *named], source):
         digest.update(str(path.relative_to(root)).encode())
         digest.update(_read(path, path.stat().st_mtime_ns).meaning)
     return digest.hexdigest()
 
 
-def import_closure(script: Path, source: Path) -> list[Path]:
-    """Return a script, the library modules that it imports, directly or not, and their data.
+def import_closure(starts: Iterable[Path], source: Path) -> list[Path]:
+    """Return some files, the library modules that they import, directly or not, and their data.
 
     Args:
-        script: the file to start from.
+        starts: the files to start from.
         source: the folder that holds the library's package.
 
     Returns:
@@ -50,7 +54,7 @@ def import_closure(script: Path, source: Path) -> list[Path]:
         (`with_name("language.yaml")`) and lies in its folder or in the one above it.
     """
     found: set[Path] = set()
-    waiting = [script]
+    waiting = [*starts]
     while waiting:
         path = waiting.pop()
         if path not in found:

@@ -8,11 +8,14 @@ OVERSPECIFICATION_RUNS = expand(
     fine_tuning=OVERSPECIFICATION["compare"],
     seed=config["experiment_seeds"],
 )
-OVERSPECIFICATION_TOWNS = [
-    f"<results>/macondo/{OVERSPECIFICATION['fine_tunings'][name]['town']}/seed{seed}"
-    for name in OVERSPECIFICATION["compare"]
-    for seed in config["experiment_seeds"]
-]
+OVERSPECIFICATION_TUNINGS = {
+    name: config["fine_tunings"][name] for name in OVERSPECIFICATION["compare"]
+}
+OVERSPECIFICATION_TOWNS = expand(
+    "<results>/macondo/{town}/seed{seed}",
+    town={one["town"]: None for one in OVERSPECIFICATION_TUNINGS.values()},
+    seed=config["experiment_seeds"],
+)
 
 
 rule overspecification:
@@ -59,7 +62,7 @@ rule finetune_macondo:
         shape=shape_to_fine_tune,
         scores=OVERSPECIFICATION_SCORES,
     script:
-        "../../scripts/finetune_macondo.py"
+        "../../../scripts/finetune_macondo.py"
 
 
 rule train_macondo_mlp:
@@ -88,7 +91,7 @@ rule train_macondo_mlp:
         mlp=OVERSPECIFICATION["mlp"],
         scores=OVERSPECIFICATION_SCORES,
     script:
-        "../../scripts/train_macondo_mlp.py"
+        "../../../scripts/train_macondo_mlp.py"
 
 
 rule evaluate_overspecification:
@@ -108,41 +111,11 @@ rule evaluate_overspecification:
     resources:
         **NEEDS,
     params:
-        fingerprint=fingerprint(
-            "scripts/evaluate_overspecification.py",
-            corpus=True,
-            overspecification=True,
-            experiment_seeds=True,
+        **evaluation(
+            "overspecification",
+            "corpus",
+            "experiment_seeds",
+            fine_tunings=OVERSPECIFICATION_TUNINGS,
         ),
-        threads=1,
-        corpus=config["corpus"],
-        settings=OVERSPECIFICATION,
-        seeds=config["experiment_seeds"],
     script:
-        "../../scripts/evaluate_overspecification.py"
-
-
-rule plot_overspecification:
-    """Draw the likelihoods over epochs, one panel a model, from the tables alone."""
-    input:
-        table="<results>/tables/overspecification.csv",
-        curves="<results>/tables/overspecification_curves.csv",
-    output:
-        svg=report(
-            "<results>/figures/overspecification.svg",
-            caption="../report/overspecification.rst",
-            category="overspecification",
-            labels={"shown": "figure"},
-        ),
-        png="<results>/figures/overspecification.png",
-    log:
-        "<logs>/plot_overspecification.log",
-    conda:
-        CONDA
-    resources:
-        **NEEDS,
-    params:
-        fingerprint=fingerprint("scripts/plot_overspecification.py"),
-        threads=1,
-    script:
-        "../../scripts/plot_overspecification.py"
+        "../../../scripts/evaluate.py"

@@ -1,8 +1,8 @@
-# Does a chat model generalize from over-specified questions? On a hosted one: rules/hosted.smk.
+# Does a chat model generalize from over-specified questions? A hosted one: conversational_hosted.
 
 CONVERSATIONAL = config["conversational"]
 CHAT_TUNINGS = {
-    name: config["overspecification"]["fine_tunings"][name] for name in CONVERSATIONAL["compare"]
+    name: config["fine_tunings"][name] for name in CONVERSATIONAL["compare"]
 }
 
 
@@ -50,7 +50,7 @@ rule finetune_conversational:
         shape=shape_to_fine_tune,
         trained_tokens=CONVERSATIONAL["trained_tokens"],
     script:
-        "../../scripts/finetune_conversational.py"
+        "../../../scripts/finetune_conversational.py"
 
 
 rule evaluate_conversational:
@@ -73,41 +73,6 @@ rule evaluate_conversational:
     resources:
         **NEEDS,
     params:
-        fingerprint=fingerprint(
-            "scripts/evaluate_conversational.py",
-            corpus=True,
-            fine_tunings=lambda wildcards: CHAT_TUNINGS,
-            experiment_seeds=True,
-        ),
-        threads=1,
-        corpus=config["corpus"],
-        fine_tunings=CHAT_TUNINGS,
-        seeds=config["experiment_seeds"],
+        **evaluation("conversational", "corpus", "experiment_seeds", fine_tunings=CHAT_TUNINGS),
     script:
-        "../../scripts/evaluate_conversational.py"
-
-
-rule plot_conversational:
-    """Draw the loss and the likelihood of the child's name over epochs, from the tables alone."""
-    input:
-        table="<results>/tables/conversational.csv",
-        curves="<results>/tables/conversational_curves.csv",
-    output:
-        svg=report(
-            "<results>/figures/conversational.svg",
-            caption="../report/conversational.rst",
-            category="conversational",
-            labels={"shown": "figure"},
-        ),
-        png="<results>/figures/conversational.png",
-    log:
-        "<logs>/plot_conversational.log",
-    conda:
-        CONDA
-    resources:
-        **NEEDS,
-    params:
-        fingerprint=fingerprint("scripts/plot_conversational.py"),
-        threads=1,
-    script:
-        "../../scripts/plot_conversational.py"
+        "../../../scripts/evaluate.py"

@@ -1,16 +1,16 @@
 # Can the last layers of the LM express the kNN-LM's distributions?
 
-PROJECTED_STORE = config["knn_perplexity"]["datastore"]
-PROJECTED_INDEX = config["knn_perplexity"]["index"]
-PROJECTED_BASE = config["datastores"][PROJECTED_STORE]["model"]
 PROJECTED = {
     "seed": config["lm_seeds"],
     "last_layers": config["softmax_bottleneck"]["last_layers"],
 }
 PROJECTED_FROM = {
-    "model": f"<results>/models/{PROJECTED_BASE}/seed{{seed}}",
-    "queries": f"<results>/log_probs/{PROJECTED_BASE}/seed{{seed}}/test",
-    "neighbors": f"<results>/neighbors/{PROJECTED_STORE}/seed{{seed}}/{PROJECTED_INDEX}/test",
+    "model": f"<results>/models/{BASE_MODEL}/seed{{seed}}",
+    "queries": f"<results>/queries/{BASE_MODEL}/seed{{seed}}/{config['corpus']}/test",
+    "neighbors": (
+        f"<results>/neighbors/{BASE_STORE}/seed{{seed}}/{BASELINE['index']}/{config['corpus']}/test"
+    ),
+    "point": f"<results>/tuned/{BASE_STORE}/seed{{seed}}/{BASELINE['index']}/{config['corpus']}.json",
 }
 
 
@@ -30,13 +30,14 @@ rule project_distributions:
     """Project the kNN-LM's distributions onto last layers, by the paper's optimizer."""
     input:
         **PROJECTED_FROM,
-        knn_table="<results>/tables/knn_perplexity.csv",
     output:
         projections=directory("<results>/projections/seed{seed}/{last_layers}"),
     log:
         "<logs>/project_distributions/seed{seed}/{last_layers}.log",
     benchmark:
         "<benchmarks>/project_distributions/seed{seed}/{last_layers}.tsv"
+    wildcard_constraints:
+        last_layers="|".join(config["softmax_bottleneck"]["last_layers"]),
     conda:
         CONDA
     threads: config["threads"]["fine_tune"]
@@ -44,21 +45,23 @@ rule project_distributions:
         **NEEDS,
     params:
         fingerprint=fingerprint(
-            "scripts/project_distributions.py", threads="fine_tune", softmax_bottleneck=True
+            "scripts/project_distributions.py",
+            threads="fine_tune",
+            softmax_bottleneck=True,
+            published=lambda wildcards: BASELINE["published"],
         ),
         threads=config["threads"]["fine_tune"],
-        index=PROJECTED_INDEX,
-        site=config["datastores"][PROJECTED_STORE]["site"],
+        site=BASE_SITE,
+        published=BASELINE["published"],
         settings=config["softmax_bottleneck"],
     script:
-        "../../scripts/project_distributions.py"
+        "../../../scripts/project_distributions.py"
 
 
 rule project_on_heads:
     """Solve the projection onto linear heads, also cut and foreign ones, to the optimum."""
     input:
         **PROJECTED_FROM,
-        knn_table="<results>/tables/knn_perplexity.csv",
         others=expand(
             "<results>/models/{model}/seed{{seed}}", model=config["softmax_bottleneck"]["heads"]
         ),
@@ -75,23 +78,23 @@ rule project_on_heads:
         **NEEDS,
     params:
         fingerprint=fingerprint(
-            "scripts/project_on_heads.py", threads="fine_tune", softmax_bottleneck=True
+            "scripts/project_on_heads.py",
+            threads="fine_tune",
+            softmax_bottleneck=True,
+            published=lambda wildcards: BASELINE["published"],
         ),
         threads=config["threads"]["fine_tune"],
-        index=PROJECTED_INDEX,
-        published=config["knn_perplexity"]["published"],
-        site=config["datastores"][PROJECTED_STORE]["site"],
+        site=BASE_SITE,
+        published=BASELINE["published"],
         settings=config["softmax_bottleneck"],
     script:
-        "../../scripts/project_on_heads.py"
+        "../../../scripts/project_on_heads.py"
 
 
 rule evaluate_softmax_bottleneck:
     """Perplexity, share of the gap and both KLs of every projection, with intervals."""
     input:
-        knn_table="<results>/tables/knn_perplexity.csv",
-        queries=expand(PROJECTED_FROM["queries"], **PROJECTED),
-        neighbors=expand(PROJECTED_FROM["neighbors"], **PROJECTED),
+        **knn_lms([BASE_STORE]),
         projections=expand("<results>/projections/seed{seed}/{last_layers}", **PROJECTED),
         optima=expand("<results>/projections/seed{seed}/optima", **PROJECTED),
     output:
@@ -103,42 +106,6 @@ rule evaluate_softmax_bottleneck:
     resources:
         **NEEDS,
     params:
-        fingerprint=fingerprint(
-            "scripts/evaluate_softmax_bottleneck.py",
-            softmax_bottleneck=True,
-            knn_perplexity=True,
-            lm_seeds=True,
-        ),
-        threads=1,
-        corpus=config["corpus"],
-        model=PROJECTED_BASE,
-        seeds=config["lm_seeds"],
-        settings=config["softmax_bottleneck"],
-        knn=config["knn_perplexity"],
+        **evaluation("softmax_bottleneck", "corpus", "lm_seeds", "baseline", datastores=BASE_STORES),
     script:
-        "../../scripts/evaluate_softmax_bottleneck.py"
-
-
-rule plot_softmax_bottleneck:
-    """Draw the share of the gap by method and by rank from the table alone."""
-    input:
-        table="<results>/tables/softmax_bottleneck.csv",
-    output:
-        svg=report(
-            "<results>/figures/softmax_bottleneck.svg",
-            caption="../report/softmax_bottleneck.rst",
-            category="softmax_bottleneck",
-            labels={"shown": "figure"},
-        ),
-        png="<results>/figures/softmax_bottleneck.png",
-    log:
-        "<logs>/plot_softmax_bottleneck.log",
-    conda:
-        CONDA
-    resources:
-        **NEEDS,
-    params:
-        fingerprint=fingerprint("scripts/plot_softmax_bottleneck.py"),
-        threads=1,
-    script:
-        "../../scripts/plot_softmax_bottleneck.py"
+        "../../../scripts/evaluate.py"

@@ -37,7 +37,7 @@ rule plan_hosted:
         settings=HOSTED,
         seeds=config["experiment_seeds"],
     script:
-        "../../scripts/plan_hosted.py"
+        "../../../scripts/plan_hosted.py"
 
 
 rule finetune_hosted:
@@ -59,10 +59,10 @@ rule finetune_hosted:
         threads=1,
         settings=HOSTED,
     script:
-        "../../scripts/finetune_hosted.py"
+        "../../../scripts/finetune_hosted.py"
 
 
-rule evaluate_hosted:
+rule evaluate_conversational_hosted:
     """Collect what the service measured, and its answers, in tables like those of local models."""
     input:
         conversations=HOSTED_TOWNS,
@@ -75,41 +75,11 @@ rule evaluate_hosted:
         table="<results>/tables/conversational_hosted.csv",
         curves="<results>/tables/conversational_hosted_curves.csv",
     log:
-        "<logs>/evaluate_hosted.log",
+        "<logs>/evaluate_conversational_hosted.log",
     localrule: True
     conda:
         CONDA
     params:
-        fingerprint=fingerprint(
-            "scripts/evaluate_hosted.py", conversational_hosted=True, experiment_seeds=True
-        ),
-        threads=1,
-        settings=HOSTED,
-        seeds=config["experiment_seeds"],
+        **evaluation("conversational_hosted", "experiment_seeds"),
     script:
-        "../../scripts/evaluate_hosted.py"
-
-
-rule plot_hosted:
-    """Draw the loss of a hosted model over epochs, from the tables alone."""
-    input:
-        table="<results>/tables/conversational_hosted.csv",
-        curves="<results>/tables/conversational_hosted_curves.csv",
-    output:
-        svg=report(
-            "<results>/figures/conversational_hosted.svg",
-            caption="../report/conversational_hosted.rst",
-            category="conversational",
-            labels={"shown": "figure"},
-        ),
-        png="<results>/figures/conversational_hosted.png",
-    log:
-        "<logs>/plot_hosted.log",
-    localrule: True
-    conda:
-        CONDA
-    params:
-        fingerprint=fingerprint("scripts/plot_conversational.py"),
-        threads=1,
-    script:
-        "../../scripts/plot_conversational.py"
+        "../../../scripts/evaluate.py"

@@ -1,10 +1,9 @@
 # Does the last MLP slow memorization?
 
 HURDLE = config["mlp_hurdle"]
-HURDLE_CORPUS = f"<results>/corpora/{config['corpus']}"
 HURDLE_TOWN = f"<results>/macondo/{HURDLE['macondo']['town']}/seed{{seed}}"
 HURDLE_TOWN_SETTINGS = config["macondo"]["towns"][HURDLE["macondo"]["town"]]
-HURDLE_TOKENIZER = HURDLE_TOWN_SETTINGS["tokenizer"]  # pretrained; null is the corpus's
+HURDLE_TOKENIZER = HURDLE_TOWN_SETTINGS["tokenizer"]  # pretrained; null is the baseline's
 HURDLE_SEEDS = config["experiment_seeds"]
 
 
@@ -25,7 +24,7 @@ rule train_hurdle_macondo:
     """Train models with and without an MLP on Macondo's test sentences, scoring the names."""
     input:
         macondo=HURDLE_TOWN,
-        tokenizer=[] if HURDLE_TOKENIZER else f"{HURDLE_CORPUS}/tokenizer",
+        tokenizer=[] if HURDLE_TOKENIZER else f"<results>/tokenizers/{BASE_TOKENIZER}",
     output:
         curves=directory("<results>/mlp_hurdle/macondo/seed{seed}"),
     log:
@@ -49,14 +48,14 @@ rule train_hurdle_macondo:
         shape=HURDLE["shape"],
         settings=HURDLE["macondo"],
     script:
-        "../../scripts/train_hurdle_macondo.py"
+        "../../../scripts/train_hurdle_macondo.py"
 
 
 rule train_hurdle_text:
     """Train models with and without an MLP on text."""
     input:
-        tokens=f"{HURDLE_CORPUS}/tokens",
-        tokenizer=f"{HURDLE_CORPUS}/tokenizer",
+        tokens=tokens_for(BASE_MODEL, config["corpus"]),
+        tokenizer=f"<results>/tokenizers/{BASE_TOKENIZER}",
     output:
         curves=directory("<results>/mlp_hurdle/text/seed{seed}"),
     log:
@@ -76,7 +75,7 @@ rule train_hurdle_text:
         shape=HURDLE["shape"],
         settings=HURDLE["text"],
     script:
-        "../../scripts/train_hurdle_text.py"
+        "../../../scripts/train_hurdle_text.py"
 
 
 rule evaluate_mlp_hurdle:
@@ -95,35 +94,6 @@ rule evaluate_mlp_hurdle:
     resources:
         **NEEDS,
     params:
-        fingerprint=fingerprint("scripts/evaluate_mlp_hurdle.py", experiment_seeds=True),
-        threads=1,
-        corpus=config["corpus"],
-        seeds=HURDLE_SEEDS,
+        **evaluation("mlp_hurdle", "corpus", "experiment_seeds"),
     script:
-        "../../scripts/evaluate_mlp_hurdle.py"
-
-
-rule plot_mlp_hurdle:
-    """Draw curves and differences from the tables alone."""
-    input:
-        table="<results>/tables/mlp_hurdle.csv",
-        curves="<results>/tables/mlp_hurdle_curves.csv",
-    output:
-        svg=report(
-            "<results>/figures/mlp_hurdle.svg",
-            caption="../report/mlp_hurdle.rst",
-            category="mlp_hurdle",
-            labels={"shown": "figure"},
-        ),
-        png="<results>/figures/mlp_hurdle.png",
-    log:
-        "<logs>/plot_mlp_hurdle.log",
-    conda:
-        CONDA
-    resources:
-        **NEEDS,
-    params:
-        fingerprint=fingerprint("scripts/plot_mlp_hurdle.py"),
-        threads=1,
-    script:
-        "../../scripts/plot_mlp_hurdle.py"
+        "../../../scripts/evaluate.py"

@@ -1,0 +1,88 @@
+"""Relations between settings of different blocks, checked before any job starts.
+
+What the schema cannot say: that sizes fit together. Those of one experiment stand beside it, in
+`knnlm/experiments/<name>/checks.py`. Standard library only: the Snakefile imports this module.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from knnlm.runtime.settings import SettingsError
+
+Settings = Mapping[str, Any]
+
+
+def check_relations(settings: Settings) -> None:
+    """Check what several shared blocks say together.
+
+    Raises:
+        SettingsError: naming the key, what was expected and what was given.
+    """
+    _baseline(settings)
+    for name, datastore in settings["datastores"].items():
+        at_most_context(
+            settings, f"datastores.{name}.stride", datastore["stride"], datastore["model"]
+        )
+    for name, model in settings["models"].items():
+        _trained_on_its_tokens(settings, name, model)
+    for name, index in settings["indexes"].items():
+        if index["metric"] != "l2":
+            raise SettingsError(
+                f"indexes.{name}.metric: expected l2, the only metric that the engine "
+                f"{index['engine']} has so far, got {index['metric']!r}"
+            )
+
+
+def _baseline(settings: Settings) -> None:
+    """Check that what most experiments compare with can be searched and compared."""
+    baseline, k = settings["baseline"], settings["search"]["k"]
+    if baseline["index"] not in baseline["indexes"]:
+        raise SettingsError(
+            f"baseline.index: expected one of baseline.indexes, {', '.join(baseline['indexes'])}, "
+            f"got {baseline['index']!r}"
+        )
+    largest = max([*baseline["grid"]["k"], baseline["published"]["k"]])
+    if largest > k:
+        raise SettingsError(
+            f"search.k: expected at least {largest}, the largest k of the baseline, got {k}; raise "
+            "search.k or shorten baseline.grid.k"
+        )
+    name = settings["datastores"][baseline["datastore"]]["model"]
+    model = settings["models"][name]
+    at_most_context(settings, "queries.stride", settings["queries"]["stride"], name)
+    if model["source"] == "pretrained" and len(settings["lm_seeds"]) > 1:
+        raise SettingsError(
+            f"lm_seeds: expected one seed, since the pretrained model {name!r} is the same for "
+            f"all, got {settings['lm_seeds']}; intervals over them would have no width"
+        )
+    control = baseline["control"]
+    if control is not None and settings["models"][control]["tokenizer"] != model["tokenizer"]:
+        raise SettingsError(
+            f"baseline.control: expected a model with the tokenizer of {name!r}, "
+            f"{model['tokenizer']}, got {control!r} with "
+            f"{settings['models'][control]['tokenizer']}; or null for no control"
+        )
+
+
+def _trained_on_its_tokens(settings: Settings, name: str, model: Mapping[str, Any]) -> None:
+    """Check that a model that continues another has that model's tokens."""
+    parent = settings["models"].get(model.get("extends"))
+    if parent is not None and parent["source"] != model["source"]:
+        raise SettingsError(
+            f"models.{name}.extends: expected a {model['source']} model, got "
+            f"{model['extends']!r}, which is {parent['source']}"
+        )
+
+
+def at_most_context(settings: Settings, key: str, stride: int, model: str) -> None:
+    """Check that windows that move on by a stride leave no token out.
+
+    Raises:
+        SettingsError: naming the key.
+    """
+    context = settings["models"][model]["context"]
+    if stride > context:
+        raise SettingsError(
+            f"{key}: expected at most the context of model {model!r}, {context} tokens, got "
+            f"{stride}; a longer stride would leave tokens out"
+        )

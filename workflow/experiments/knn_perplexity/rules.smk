@@ -1,0 +1,42 @@
+# Does retrieval from its own training data help the LM?
+
+
+rule knn_perplexity:
+    """Does retrieval from its own training data help the LM?
+
+    Exhibits: Chiang et al. (2024), Table 1; Khandelwal et al. (2020), Table 1.
+    """
+    input:
+        "<results>/tables/knn_perplexity.csv",
+        "<results>/tables/knn_perplexity_grid.csv",
+        "<results>/figures/knn_perplexity.svg",
+        "<results>/figures/knn_perplexity.png",
+    localrule: True
+
+
+rule evaluate_knn_perplexity:
+    """Perplexity of LM, kNN-LM and a longer-trained LM, with intervals over documents."""
+    input:
+        text=f"<results>/corpora/{config['corpus']}/text",
+        tokens=tokens_for(BASE_MODEL, config["corpus"]),
+        **knn_lms(
+            [BASE_STORE],
+            indexes=BASELINE["indexes"],
+            splits=["validation", "test"],
+            beside=[BASELINE["control"]] if BASELINE["control"] else [],
+        ),
+    output:
+        table="<results>/tables/knn_perplexity.csv",
+        grid="<results>/tables/knn_perplexity_grid.csv",
+    log:
+        "<logs>/evaluate_knn_perplexity.log",
+    benchmark:
+        "<benchmarks>/evaluate_knn_perplexity.tsv"
+    conda:
+        CONDA
+    resources:
+        **NEEDS,
+    params:
+        **evaluation("knn_perplexity", "corpus", "lm_seeds", "baseline", datastores=BASE_STORES),
+    script:
+        "../../../scripts/evaluate.py"

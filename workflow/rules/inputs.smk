@@ -1,0 +1,191 @@
+# Which folders a rule reads, as functions of its wildcards and the config. No rules.
+
+from knnlm.lm.schedule import can_continue
+from knnlm.plan.units import INVERTED_FILES
+
+BASELINE = config["baseline"]
+LM_SEED = config["lm_seeds"][0]  # of what needs one LM alone
+BASE_STORE = BASELINE["datastore"]
+BASE_MODEL = config["datastores"][BASE_STORE]["model"]
+BASE_STORES = {BASE_STORE: config["datastores"][BASE_STORE]}
+BASE_INDEXES = {name: config["indexes"][name] for name in BASELINE["indexes"]}
+BASE_SITE = config["datastores"][BASE_STORE]["site"]
+BASE_TOKENIZER = config["models"][BASE_MODEL]["tokenizer"]
+# Hidden states that projections and the explorer need of every model, in the order of the anatomy.
+SITES = [
+    "attention_input_before_layer_norm",
+    "attention_input_after_layer_norm",
+    "ffn_input_before_layer_norm",
+    "ffn_input_after_layer_norm",
+    "output_before_layer_norm",
+    "output_after_layer_norm",
+]
+STANDING_SITES = [SITES[2], SITES[3], SITES[5]]
+
+
+def files_of_corpus(wildcards):
+    """Return the files of a local corpus, so that an edited text is seen; others have none."""
+    folder = config["corpora"][wildcards.corpus].get("path")
+    return sorted(map(str, Path(folder).glob("*.txt"))) if folder else []
+
+
+def files_of_pretrained(entry, *patterns):
+    """Return the files of a pretrained model or tokenizer in a folder; a hub name has none."""
+    folder = Path(entry["model"])
+    return sorted({str(path) for pattern in patterns for path in folder.glob(pattern)})
+
+
+def source_of_tokenizer(wildcards):
+    """Return the text that a tokenizer is trained on, or the files of a pretrained one."""
+    entry = config["tokenizers"][wildcards.tokenizer]
+    if entry["source"] == "trained":
+        return [f"{RESULTS}/corpora/{entry['corpus']}/text"]
+    return []
+
+
+def files_of_tokenizer(wildcards):
+    """Return the files of a pretrained tokenizer in a folder."""
+    entry = config["tokenizers"][wildcards.tokenizer]
+    return files_of_pretrained(entry, "tokenizer*.json") if entry["source"] == "pretrained" else []
+
+
+def files_of_model(wildcards):
+    """Return the files of a pretrained model in a folder."""
+    return files_of_pretrained(config["models"][wildcards.model], "config.json", "*.safetensors*")
+
+
+def tokens_for(model, corpus):
+    """Return the folder of a corpus in the tokens of a model."""
+    return f"{RESULTS}/corpora/{corpus}/tokens/{config['models'][model]['tokenizer']}"
+
+
+def tokens_of_model(wildcards):
+    """Return the tokens that a model is trained on."""
+    return tokens_for(wildcards.model, config["models"][wildcards.model]["corpus"])
+
+
+def tokenizer_of_model(wildcards):
+    """Return the folder of a model's tokenizer."""
+    return f"{RESULTS}/tokenizers/{config['models'][wildcards.model]['tokenizer']}"
+
+
+def tokens_of_queries(wildcards):
+    """Return the tokens of a corpus that a model scores."""
+    return tokens_for(wildcards.model, wildcards.corpus)
+
+
+def sites_of_model(wildcards):
+    """Return the sites whose hidden states are kept: the standing ones and those of datastores."""
+    stores = config["datastores"].values()
+    keys = {store["site"] for store in stores if store["model"] == wildcards.model}
+    return [site for site in SITES if site in {*STANDING_SITES, *keys}]
+
+
+def minimum_tokens(wildcards):
+    """Return what windows and search need of each split of a corpus in some tokens."""
+    here = {
+        name: model
+        for name, model in config["models"].items()
+        if model["tokenizer"] == wildcards.tokenizer
+    }
+    window = 1 + max((model["context"] for model in here.values()), default=1)
+    entries = [
+        1 + math.ceil(config["search"]["k"] / store["share"])
+        for store in config["datastores"].values()
+        if store["model"] in here and store["corpus"] == wildcards.corpus
+    ]
+    return {"train": max([window, *entries]), "validation": window, "test": window}
+
+
+def trunk(wildcards):
+    """Return the model whose stored state a longer training of the same settings continues from."""
+    model = config["models"][wildcards.model]
+    parent = model.get("extends")
+    if parent and can_continue(config["models"][parent], model):
+        return f"{RESULTS}/models/{parent}/seed{wildcards.seed}"
+    return []
+
+
+def model_of_datastore(wildcards):
+    """Return the folder of the model whose hidden states a datastore holds."""
+    model = config["datastores"][wildcards.datastore]["model"]
+    return f"{RESULTS}/models/{model}/seed{wildcards.seed}"
+
+
+def tokens_of_datastore(wildcards):
+    """Return the tokens whose train split a datastore holds."""
+    store = config["datastores"][wildcards.datastore]
+    return tokens_for(store["model"], store["corpus"])
+
+
+def queries_of_datastore(wildcards):
+    """Return the folder of the queries scored by the model of a datastore."""
+    model = config["datastores"][wildcards.datastore]["model"]
+    split = wildcards.get("split", "validation")  # on which points are tuned
+    return f"{RESULTS}/queries/{model}/seed{wildcards.seed}/{wildcards.corpus}/{split}"
+
+
+def every_part(folder):
+    """Return an input function: every part of a datastore in a folder named by wildcards."""
+
+    def of(wildcards):
+        count = config["datastores"][wildcards.datastore]["parts"]
+        root = f"{RESULTS}/parts/{folder.format(**dict(wildcards))}"
+        return [f"{root}/part{number}" for number in range(count)]
+
+    return of
+
+
+def with_index(files):
+    """Return an input function: some files, but none for an engine that has no index on disk."""
+
+    def of(wildcards):
+        engine = config["indexes"][wildcards.index]["engine"]
+        return files(wildcards) if engine in INVERTED_FILES else []
+
+    return of
+
+
+def trained_index(wildcards):
+    """Return the trained index of the wildcards, which holds no key yet, as a list of one."""
+    root = f"{RESULTS}/parts/indexes"
+    return [f"{root}/{wildcards.datastore}/seed{wildcards.seed}/{wildcards.index}/trained"]
+
+
+def datastore_of_index(wildcards):
+    """Return the datastore of an index as a list of one; the fused engine has none."""
+    if config["indexes"][wildcards.index]["engine"] == "fused":
+        return []
+    return [f"{RESULTS}/datastores/{wildcards.datastore}/seed{wildcards.seed}"]
+
+
+def knn_lms(stores, *, indexes=(BASELINE["index"],), splits=("test",), beside=()):
+    """Return the inputs of an evaluation of kNN-LMs on the subject, for every LM seed.
+
+    They are `queries` that the models of the datastores, and others beside them, have scored, the
+    `neighbors` that each index found for them, and the points `tuned` on validation.
+    """
+    corpus = config["corpus"]
+    models = {config["datastores"][store]["model"] for store in stores} | set(beside)
+    every = {"seed": config["lm_seeds"], "corpus": corpus, "split": splits}
+    place = f"{{store}}/seed{{seed}}/{{index}}/{corpus}"
+    found = {**every, "store": stores, "index": indexes}
+    return {
+        "queries": expand(
+            "<results>/queries/{model}/seed{seed}/{corpus}/{split}", model=sorted(models), **every
+        ),
+        "neighbors": expand(f"<results>/neighbors/{place}/{{split}}", **found),
+        "tuned": sorted(set(expand(f"<results>/tuned/{place}.json", **found))),
+    }
+
+
+def drawn_tables(wildcards):
+    """Return the tables of an experiment that its figure is drawn from: all but its examples."""
+    made = getattr(rules, f"evaluate_{wildcards.experiment}").output
+    return {name: file for name, file in made.items() if name != "examples"}
+
+
+def files_of_experiments(name):
+    """Return the files of one name in the folders of all experiments that have it."""
+    files = (one.folder / name for one in EXPERIMENTS.values())
+    return [str(path.relative_to(ROOT)) for path in files if path.is_file()]
