@@ -1,21 +1,18 @@
 """What docs/extending.md says, done: a corpus, a model and an experiment are added as it tells."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from textwrap import dedent
 
 import pandas as pd
 import pytest
+from documents import extending_blocks
 from workflow_project import ROOT, TINY
 
-PAGE = (ROOT / "docs" / "extending.md").read_text()
-BLOCK = re.compile(r"^( *)`([\w./-]+)`\n\n\1```\w*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-BLOCKS = {name: dedent(text) for _, name, text in BLOCK.findall(PAGE)}
+BLOCKS = extending_blocks()
 NAME = "frequent_values"
 
 
@@ -124,7 +121,10 @@ def test_the_example_experiment_runs_and_is_in_its_place(extended):
     without_caption = extended.snakemake("--dry-run", *TINY, "all", check=False)
 
     again = {"claims", "comparison", "cost", "environment", "settings", "report", "checksums"}
-    assert jobs == {f"evaluate_{NAME}", "plot", *again, "experiments", "all"} | {"explorer_page"} & jobs
+    assert (
+        jobs
+        == {f"evaluate_{NAME}", "plot", *again, "experiments", "all"} | {"explorer_page"} & jobs
+    )
     assert list(table["setting"]) == ["1 tokens", "10 tokens", "100 tokens"]
     assert 0 < table["value"].iloc[0] < table["value"].iloc[1] < table["value"].iloc[2] < 1
     assert (folder / f"results/tiny/figures/{NAME}.svg").stat().st_size > 0
