@@ -77,10 +77,10 @@ wildcard_constraints:
     part="[0-9]+",
 
 
-def fingerprint(script, *, module=None, threads=None, **used):
+def fingerprint(script, *, imports=None, threads=None, **used):
     """Return the params function of a rule: it changes with the code and settings that it uses.
 
-    `module` is what a script that serves several rules imports by name. `used` names blocks of the
+    `imports` is the module that a script that serves several rules imports by name. `used` names blocks of the
     config; its value is True for the whole block, or the wildcard that chooses an entry of it, as
     in models="model", or a function of the wildcards.
     """
@@ -92,7 +92,7 @@ def fingerprint(script, *, module=None, threads=None, **used):
                 chosen[block] = by(wildcards)
             else:
                 chosen[block] = config[block] if by is True else config[block][wildcards[by]]
-        modules = [module.format(**dict(wildcards))] if module else []
+        modules = [imports.format(**dict(wildcards))] if imports else []
         return fingerprint_of(ROOT, script, chosen, modules=modules)
 
     return of
@@ -108,7 +108,7 @@ def evaluation(experiment, *blocks, **chosen):
     return {
         "fingerprint": fingerprint(
             "scripts/evaluate.py",
-            module=f"knnlm.experiments.{experiment}.table",
+            imports=f"knnlm.experiments.{experiment}.table",
             **{name: lambda wildcards, value=value: value for name, value in settings.items()},
         ),
         "threads": 1,

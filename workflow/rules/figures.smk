@@ -16,7 +16,7 @@ rule plot:
         **NEEDS,
     params:
         fingerprint=fingerprint(
-            "scripts/plot.py", module="knnlm.experiments.{experiment}.figure"
+            "scripts/plot.py", imports="knnlm.experiments.{experiment}.figure"
         ),
         threads=1,
     script:
