@@ -82,7 +82,8 @@ rule continue_language_model:
         "../../../scripts/continue_language_model.py"
 
 
-use rule score_queries as score_continued with:
+rule score_continued:
+    """Score the same positions with an LM that was trained on."""
     input:
         model="<results>/continued/{control}/seed{seed}",
         tokens=f"<results>/corpora/{{corpus}}/tokens/{BASE_TOKENIZER}",
@@ -92,11 +93,18 @@ use rule score_queries as score_continued with:
         "<logs>/score_continued/{control}/seed{seed}/{corpus}/{split}.log",
     benchmark:
         "<benchmarks>/score_continued/{control}/seed{seed}/{corpus}/{split}.tsv"
+    conda:
+        CONDA
+    threads: config["threads"]["encode"]
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/score_queries.py", threads="encode", queries=True),
         threads=config["threads"]["encode"],
         queries=config["queries"],
         sites=STANDING_SITES,
+    script:
+        "../../../scripts/score_queries.py"
 
 
 rule evaluate_mlp_augmentation:
