@@ -110,11 +110,11 @@ rule score_continued:
 rule evaluate_mlp_augmentation:
     """Perplexity, bytes and FLOPs of LM, kNN-LM, MLP and controls on the same tokens."""
     input:
+        **knn_lms([BASE_STORE], indexes=BASELINE["indexes"], splits=["validation", "test"]),
         macondo_table="<results>/tables/overspecification.csv",
         models=expand(f"<results>/models/{BASE_MODEL}/seed{{seed}}", **MLP),
         datastores=expand(f"<results>/datastores/{BASE_STORE}/seed{{seed}}", **MLP),
         indexes=expand(f"<results>/indexes/{BASE_STORE}/seed{{seed}}/{{index}}", **MLP),
-        **knn_lms([BASE_STORE], indexes=BASELINE["indexes"], splits=["validation", "test"]),
         replacements=expand(f"<results>/replacements/{BASE_STORE}/seed{{seed}}/{{head}}", **MLP),
         controls=expand("<results>/continued/{control}/seed{seed}", **MLP),
         control_queries=expand(
