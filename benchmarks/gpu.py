@@ -24,7 +24,7 @@ from torch import Tensor
 from knnlm.experiments.softmax_bottleneck.projection import Mixture, merge_neighbors, project
 from knnlm.lm.model import create_model
 from knnlm.lm.pretraining import next_token_loss
-from knnlm.lm.training import Recipe, train
+from knnlm.lm.training import Journal, Recipe, train
 from knnlm.plan.models import backward_too, forward
 from knnlm.retrieval.datastore import Datastore, in_memory
 from knnlm.retrieval.engines.exact import search_exact
@@ -131,9 +131,7 @@ def training(device: str, sizes: Sizes, peak: float) -> Iterator[Line]:
                 recipe,
                 batch_at=lambda number: tokens[number % len(tokens)],
                 loss=next_token_loss,
-                partial=Path(folder),
-                save_every=10**9,
-                log_every=10**9,
+                journal=Journal(Path(folder), save_every=10**9, log_every=10**9),
             )
 
     run(WARM)
