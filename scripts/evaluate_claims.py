@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.evidence.claims import Run, evaluate_claims, read_claims, write_verdicts
+from knnlm.evidence.claims import Evidence, evaluate_claims, read_claims, write_verdicts
 from knnlm.evidence.selection import read_tables
 from knnlm.runtime.job import begin
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
-    run = Run(
+    evidence = Evidence(
         tables=read_tables(list(map(Path, snakemake.input.tables))),
         experiments=snakemake.params.experiments,
         settings=json.loads(Path(snakemake.input.settings).read_text(encoding="utf-8")),
     )
-    verdicts = evaluate_claims(read_claims(Path(snakemake.input.claims)), run)
+    verdicts = evaluate_claims(read_claims(map(Path, snakemake.input.claims)), evidence)
     write_verdicts(Path(snakemake.output.claims), verdicts)
