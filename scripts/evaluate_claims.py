@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.evidence.claims import Evidence, evaluate_claims, read_claims, write_verdicts
+from knnlm.evidence.claims import Evidence, evaluate_claims, read_claims
 from knnlm.evidence.selection import read_tables
+from knnlm.evidence.tables import write_csv
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:
@@ -19,4 +20,4 @@ if __name__ == "__main__":
         settings=json.loads(Path(snakemake.input.settings).read_text(encoding="utf-8")),
     )
     verdicts = evaluate_claims(read_claims(map(Path, snakemake.input.claims)), evidence)
-    write_verdicts(Path(snakemake.output.claims), verdicts)
+    write_csv(Path(snakemake.output.claims), verdicts)

@@ -18,9 +18,7 @@ import yaml
 
 from knnlm.evidence.estimates import Estimate, difference, ratio, sample
 from knnlm.evidence.selection import NothingSelected, SelectionError, chosen_rows
-from knnlm.evidence.tables import FLOAT_FORMAT
 from knnlm.evidence.verdict import FAILS, HOLDS, NOT_RUN, UNDECIDED
-from knnlm.runtime.artifacts import atomic_path
 
 COLUMNS = (
     *("id", "paper", "exhibit", "claim", "relation", "theirs", "ours", "ci_low", "ci_high"),
@@ -107,12 +105,6 @@ def evaluate_claims(blocks: list[Block], evidence: Evidence) -> pd.DataFrame:
         except ValueError as error:
             raise ClaimError(f"claim {block['id']} of {block['file']}: {error}") from error
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n": "Int64"})
-
-
-def write_verdicts(path: Path, verdicts: pd.DataFrame) -> None:
-    """Write the verdicts as CSV, atomically; equal verdicts give equal bytes."""
-    with atomic_path(path) as temporary:
-        verdicts.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 
 def region(block: Block) -> tuple[float, float]:
