@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from report_run import CLAIM, NOT_RUN, SETTINGS, SVG, Links, page_of, write_run
 
 from knnlm.evidence.report.captions import caption_html, first_sentence, inline_svg
@@ -156,6 +157,19 @@ def test_a_broken_caption_stops_the_report_with_its_name(source, tmp_path):
 
     with pytest.raises(ValueError, match=r"caption\.rst cannot be rendered"):
         caption_html(tmp_path / "caption.rst", SETTINGS)
+
+
+def test_every_caption_of_the_project_renders_at_the_settings_of_the_default_scale():
+    root = Path(__file__).parents[2]
+    config = yaml.safe_load((root / "config.yaml").read_text())
+    files = sorted((root / "workflow/experiments").glob("*/caption.rst"))
+    blocks = {
+        f.parent.name: yaml.safe_load(f.with_name("settings.yaml").read_text()) for f in files
+    }
+    config |= {name: block["settings"] for name, block in blocks.items()}
+
+    for path in files:
+        assert len(first_sentence(caption_html(path, config))) > 20
 
 
 @pytest.mark.parametrize(

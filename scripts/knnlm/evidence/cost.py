@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-
 # column of Snakemake's benchmark file -> column here; "-" and "NA" stand for jobs too short
 MEASURED = {"s": "seconds", "max_rss": "max_rss_mb", "cpu_time": "cpu_seconds"}
 COLUMNS = ("rule", "wildcards", *MEASURED.values())

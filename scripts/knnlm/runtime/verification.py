@@ -31,7 +31,7 @@ OF_SNAKEMAKE = ".snakemake_timestamp"  # in every folder that a rule made
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-class Problem(NamedTuple):
+class Fault(NamedTuple):
     """What is wrong, and the file or folder that is to be removed and made again."""
 
     message: str
@@ -42,7 +42,7 @@ class Verification(NamedTuple):
     """Which files were checked, what is wrong, and of which files nothing is known."""
 
     checked: set[Path]
-    problems: list[Problem]
+    problems: list[Fault]
     unlisted: list[Path]
 
 
@@ -79,17 +79,17 @@ def verify(results: Path) -> Verification:
             manifests[folder] = _whole_manifest(folder)
             expected |= _listed(folder, manifests[folder])
         except ArtifactError as error:
-            problems.append(Problem(str(error), folder))
+            problems.append(Fault(str(error), folder))
     try:
         expected |= _recorded(results / RECORD)
     except ValueError as error:
-        problems.append(Problem(str(error), results / RECORD))
+        problems.append(Fault(str(error), results / RECORD))
     for path, checksum in expected.items():
         if path not in present:
-            problems.append(Problem(f"{path} is missing", _made_as(path, results)))
+            problems.append(Fault(f"{path} is missing", _made_as(path, results)))
         elif sha256_file(path) != checksum:
             message = f"the content of {path} is not what was written"
-            problems.append(Problem(message, _made_as(path, results)))
+            problems.append(Fault(message, _made_as(path, results)))
     checked = {*expected, *(folder / MANIFEST for folder in manifests)} & present
     return Verification(
         checked, [*problems, *_of_other_origin(manifests)], sorted(present - checked)
@@ -146,7 +146,7 @@ def _recorded(record: Path) -> dict[Path, str]:
     return {record.parent / line[2]: line[1] for line in found if line}
 
 
-def _of_other_origin(manifests: Mapping[Path, Mapping[str, Any]]) -> Iterator[Problem]:
+def _of_other_origin(manifests: Mapping[Path, Mapping[str, Any]]) -> Iterator[Fault]:
     """Yield the artifacts that were made from one that is not here."""
     here = {identity_of(manifest) for manifest in manifests.values()}
     for folder, manifest in manifests.items():
@@ -154,7 +154,7 @@ def _of_other_origin(manifests: Mapping[Path, Mapping[str, Any]]) -> Iterator[Pr
             role for role, made in manifest["made_from"].items() if made not in here
         ):
             message = f"{folder} was made from another {role} than the one that is here"
-            yield Problem(message, folder)
+            yield Fault(message, folder)
 
 
 def report_verification(results: Path) -> str:
