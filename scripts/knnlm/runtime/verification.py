@@ -167,7 +167,8 @@ def report_verification(results: Path) -> str:
     size = sum(path.stat().st_size for path in checked)
     lines = [f"checked {len(checked):,} files of {results}, {size:,} bytes, and their origins"]
     if unlisted:
-        names = " ".join(map(str, unlisted))
+        shown = unlisted if len(unlisted) < 10 else sorted({path.parent for path in unlisted})
+        names = " ".join(map(str, shown))
         lines.append(f"not checked, in no manifest and not yet recorded by `all`: {names}")
     if not problems:
         return "\n".join([*lines, "every byte is what was written"])
