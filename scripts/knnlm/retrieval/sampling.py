@@ -1,0 +1,91 @@
+"""Samples: which positions of the train split a datastore holds, and which queries are searched.
+
+NumPy alone, so that readers start in a moment.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnlm.runtime.seeds import numpy_generator
+
+BLOCK = 1 << 20  # positions of which a share is drawn together; streams of fewer are one block
+
+
+def evenly_spaced(n: int, wanted: int | None) -> NDArray[np.int64]:
+    """Return evenly spaced places among n: as they lie in the text, of all documents.
+
+    Args:
+        n: how many there are.
+        wanted: how many are wanted; all if None, or if there are fewer.
+    """
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"expected at least one of {n:,} places to be wanted, got {wanted:,}")
+    count = n if wanted is None else min(wanted, n)
+    return np.arange(count, dtype=np.int64) * n // max(count, 1)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Which positions of a token stream are the entries of a datastore, in the order of the stream.
+
+    A share below 1 is a random subset without replacement, drawn from each block of positions
+    and nested: a larger share of the same seed holds every position of a smaller one. Where the
+    row of an entry lies in the stream is arithmetic, not data, however long the stream is.
+
+    Attributes:
+        n_positions: of the stream, but for the last token, which has no next one.
+        share: of them that are entries, in (0, 1].
+        seed: of the subset.
+    """
+
+    n_positions: int
+    share: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is none, or that holds no entry."""
+        if not 0 < self.share <= 1:
+            raise ValueError(f"the share of a datastore must be in (0, 1], got {self.share}")
+        if len(self) < 1:
+            raise ValueError(
+                f"a share of {self.share} of {self.n_positions:,} positions holds no entry; raise "
+                "share or store more text"
+            )
+        object.__setattr__(self, "_drawn", lru_cache(maxsize=2)(self._draw))
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        blocks, rest = divmod(self.n_positions, BLOCK)
+        return blocks * round(self.share * BLOCK) + round(self.share * rest)
+
+    def _draw(self, block: int) -> NDArray[np.int64]:
+        """Return the positions of a block that are entries, ascending."""
+        first = block * BLOCK
+        size = min(BLOCK, self.n_positions - first)
+        order = numpy_generator(self.seed, "share", block).permutation(size)
+        return first + np.sort(order[: round(self.share * size)])
+
+    def positions(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of entries in the stream, in the shape of `ids`; -1 where it is."""
+        if self.share == 1:
+            return ids
+        found = np.full(ids.size, -1, dtype=np.int64)
+        flat, per_block = ids.ravel(), max(1, round(self.share * BLOCK))
+        for block in np.unique(flat[flat >= 0] // per_block).tolist():
+            places = flat // per_block == block
+            found[places] = self._drawn(block)[flat[places] - block * per_block]
+        return found.reshape(ids.shape)
+
+    def described(self) -> dict[str, Any]:
+        """Return what a manifest says of it, and `entries_of` reads."""
+        return {"n_positions": self.n_positions, "share": self.share, "share_seed": self.seed}
+
+
+def entries_of(contents: Mapping[str, Any]) -> Entries:
+    """Return which positions are entries, from the `contents` of a datastore or of neighbors."""
+    return Entries(contents["n_positions"], contents["share"], contents["share_seed"])
