@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.retrieval.parts import join_parts
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0])
     join_parts(
+        Target(
+            Path(snakemake.output.datastore),
+            snakemake.params.fingerprint,
+            dict(snakemake.wildcards),
+        ),
         kind="datastore",
         parts=[*map(Path, snakemake.input.parts)],
-        output=Path(snakemake.output.datastore),
-        fingerprint=snakemake.params.fingerprint,
     )

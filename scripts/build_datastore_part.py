@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from knnlm.retrieval.datastore_parts import build_datastore_part
 from knnlm.retrieval.parts import Part
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -13,13 +14,11 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     build_datastore_part(
-        output=Path(snakemake.output.part),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.part), snakemake.params.fingerprint, dict(snakemake.wildcards)
+        ),
         model=Path(snakemake.input.model),
         tokens=Path(snakemake.input.tokens),
-        site=snakemake.params.datastore["site"],
-        stride=snakemake.params.datastore["stride"],
-        dtype=snakemake.params.datastore["dtype"],
-        shard_mib=snakemake.params.datastore["shard_mib"],
+        datastore=snakemake.params.datastore,
         part=Part(int(snakemake.wildcards.part), snakemake.params.datastore["parts"]),
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.retrieval.engines.settings import build_index
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0])
     build_index(
-        output=Path(snakemake.output.index),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.index), snakemake.params.fingerprint, dict(snakemake.wildcards)
+        ),
         index=snakemake.params.index,
         datastore=[*map(Path, snakemake.input.datastore)],
         head=[*map(Path, snakemake.input.head)],
         parts=[*map(Path, snakemake.input.parts)],
-        seed=int(snakemake.wildcards.seed),
     )

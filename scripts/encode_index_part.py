@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from knnlm.retrieval.engines.inverted_file import encode_index_part
 from knnlm.retrieval.parts import Part
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     encode_index_part(
-        output=Path(snakemake.output.part),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.part), snakemake.params.fingerprint, dict(snakemake.wildcards)
+        ),
         datastore=Path(snakemake.input.datastore),
         head=Path(snakemake.input.head),
         part=Part(int(snakemake.wildcards.part), snakemake.params.parts),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from knnlm.retrieval.engines.fused import search_fused_part
 from knnlm.retrieval.parts import Part
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -13,19 +14,14 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     search_fused_part(
-        output=Path(snakemake.output.part),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.part), snakemake.params.fingerprint, dict(snakemake.wildcards)
+        ),
         model=Path(snakemake.input.model),
         tokens=Path(snakemake.input.tokens),
         index=Path(snakemake.input.index),
         queries=Path(snakemake.input.queries),
-        site=snakemake.params.datastore["site"],
-        stride=snakemake.params.datastore["stride"],
-        dtype=snakemake.params.datastore["dtype"],
-        block_keys=snakemake.params.index["block_keys"],
-        k=snakemake.params.search["k"],
-        block_queries=snakemake.params.search["block_queries"],
-        recall_sample=snakemake.params.search["recall_sample"],
-        scores_mib=snakemake.params.search["scores_mib"],
+        datastore=snakemake.params.datastore,
+        search=snakemake.params.search,
         part=Part(int(snakemake.wildcards.part), snakemake.params.datastore["parts"]),
     )

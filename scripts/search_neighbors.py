@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.retrieval.neighbors import merge_neighbors
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0])
     merge_neighbors(
-        output=Path(snakemake.output.neighbors),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.neighbors),
+            snakemake.params.fingerprint,
+            dict(snakemake.wildcards),
+        ),
         parts=[*map(Path, snakemake.input.parts)],
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from knnlm.retrieval.parts import Part
 from knnlm.retrieval.search import search_part
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -13,12 +14,13 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     search_part(
-        output=Path(snakemake.output.part),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.part), snakemake.params.fingerprint, dict(snakemake.wildcards)
+        ),
         datastore=Path(snakemake.input.datastore),
         index=Path(snakemake.input.index),
         queries=Path(snakemake.input.queries),
-        seed=int(snakemake.wildcards.seed),
         part=Part(int(snakemake.wildcards.part), snakemake.params.parts),
-        **snakemake.params.search,
+        search=snakemake.params.search,
+        n_queries=snakemake.params.queries,
     )

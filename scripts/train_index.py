@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.retrieval.engines.inverted_file import train_index
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     train_index(
-        output=Path(snakemake.output.head),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.head), snakemake.params.fingerprint, dict(snakemake.wildcards)
+        ),
         datastore=Path(snakemake.input.datastore),
         index=snakemake.params.index,
-        seed=int(snakemake.wildcards.seed),
     )

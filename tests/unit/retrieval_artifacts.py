@@ -1,20 +1,21 @@
 """Small datastores for the tests of the retrieval wing, and the definition of a neighbor."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from lm_artifacts import MODEL, VOCABULARY, write_tokenizer, write_tokens
 
 from knnlm.lm.model import create_model, save_model
-from knnlm.retrieval.datastore import Datastore, Shard
+from knnlm.lm.scoring import score_queries
+from knnlm.retrieval.datastore import Shard, in_memory
 from knnlm.retrieval.datastore_parts import build_datastore_part
 from knnlm.retrieval.engines.inverted_file import encode_index_part, train_index
 from knnlm.retrieval.engines.settings import INVERTED_FILES, build_index
 from knnlm.retrieval.neighbors import merge_neighbors
 from knnlm.retrieval.parts import Part, join_parts
+from knnlm.retrieval.sampling import Entries
 from knnlm.retrieval.search import search_part
 from knnlm.runtime.artifacts import identity, save_array, write_manifest
+from knnlm.runtime.making import Target
 
 TILES = {"keys_mib": 1, "scores_mib": 1}  # of a search
 
@@ -23,19 +24,12 @@ def datastore_of(keys, values=None, *, rows_per_shard=64, folder="memory"):
     """Return a datastore that holds the given arrays, cut into shards."""
     if values is None:
         values = np.arange(len(keys), dtype=np.uint16)
-    firsts = range(0, len(keys), rows_per_shard)
-    return Datastore(
-        folder=Path(folder),
-        shards=tuple(
-            Shard(i, keys[i : i + rows_per_shard], values[i : i + rows_per_shard]) for i in firsts
-        ),
-        n_entries=len(keys),
-        dim=keys.shape[1],
-        dtype=keys.dtype,
-        rows_per_shard=rows_per_shard,
-        settings={},
-        made_from={},
-        rows=range(len(keys)),
+    return in_memory(
+        [
+            Shard(i, keys[i : i + rows_per_shard], values[i : i + rows_per_shard])
+            for i in range(0, len(keys), rows_per_shard)
+        ],
+        name=folder,
     )
 
 
@@ -88,6 +82,7 @@ def write_datastore(folder, keys, *, rows_per_shard=256, settings=None, made_fro
         save_array(folder / f"shard-{number:05d}" / "datastore_values.npy", values)
     contents = {
         "n_entries": len(keys),
+        "entries": Entries(len(keys)).described(),
         "dim": keys.shape[1],
         "dtype": str(keys.dtype),
         "values_dtype": "uint16",
@@ -103,13 +98,26 @@ def write_datastore(folder, keys, *, rows_per_shard=256, settings=None, made_fro
     return folder
 
 
-def make_datastore(output, *, parts=1, **settings):
+def to_make(output, *, seed=0):
+    """Return an artifact as the target of a job."""
+    return Target(output, "f", {"seed": str(seed)})
+
+
+def write_scored(output, *, model, tokens, queries, split="validation"):
+    """Write the queries of a split, scored by a model."""
+    score_queries(
+        output=output, fingerprint="f", model=model, tokens=tokens, split=split, queries=queries
+    )
+    return output
+
+
+def make_datastore(output, *, model, tokens, parts=1, seed=0, **datastore):
     """Build a datastore as the workflow does: part by part, then joined."""
     folders = [output.with_name(f"{output.name}-part{number}") for number in range(parts)]
+    inputs = {"model": model, "tokens": tokens, "datastore": datastore}
     for number, folder in enumerate(folders):
-        part = Part(number, parts)
-        build_datastore_part(output=folder, fingerprint="f", part=part, **settings)
-    join_parts(kind="datastore", parts=folders, output=output, fingerprint="f")
+        build_datastore_part(to_make(folder, seed=seed), part=Part(number, parts), **inputs)
+    join_parts(to_make(output, seed=seed), kind="datastore", parts=folders)
     return output
 
 
@@ -118,31 +126,23 @@ def make_index(output, *, datastore, index, seed=0, parts=1):
     head, folders = [], []
     if index["engine"] in INVERTED_FILES:
         head = [output.with_name(f"{output.name}-trained")]
-        settings = {"fingerprint": "f", "datastore": datastore}
-        train_index(output=head[0], index=index, seed=seed, **settings)
+        train_index(to_make(head[0], seed=seed), datastore=datastore, index=index)
         folders = [output.with_name(f"{output.name}-part{number}") for number in range(parts)]
         for number, folder in enumerate(folders):
-            encode_index_part(output=folder, head=head[0], part=Part(number, parts), **settings)
-    build_index(
-        output=output,
-        fingerprint="f",
-        index=index,
-        datastore=[datastore],
-        head=head,
-        parts=folders,
-        seed=seed,
-    )
+            part = Part(number, parts)
+            encode_index_part(to_make(folder), datastore=datastore, head=head[0], part=part)
+    target = to_make(output, seed=seed)
+    build_index(target, index=index, datastore=[datastore], head=head, parts=folders)
     return output
 
 
-def find_neighbors(output, *, parts=1, **settings):
+def find_neighbors(output, *, datastore, index, queries, parts=1, n_queries=None, **search):
     """Search as the workflow does: part by part, then merged."""
     folders = [output.with_name(f"{output.name}-part{number}") for number in range(parts)]
+    inputs = {"datastore": datastore, "index": index, "queries": queries, "n_queries": n_queries}
     for number, folder in enumerate(folders):
-        search_part(
-            output=folder, fingerprint="f", part=Part(number, parts), **{**TILES, **settings}
-        )
-    merge_neighbors(output=output, fingerprint="f", parts=folders)
+        search_part(to_make(folder), part=Part(number, parts), search=TILES | search, **inputs)
+    merge_neighbors(to_make(output), parts=folders)
     return output
 
 

@@ -18,9 +18,10 @@ import knnlm.retrieval.datastore_parts
 import knnlm.retrieval.encoder
 from knnlm.lm.anatomy import capture
 from knnlm.lm.model import load_model
-from knnlm.retrieval.datastore import group_by_range, open_datastore
+from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.datastore_parts import rows_of_shard
 from knnlm.retrieval.encoder import Encoder
+from knnlm.retrieval.sampling import group_by_range
 from knnlm.runtime.artifacts import ArtifactError, read_manifest, verify_checksums
 from knnlm.text.tokens import load_tokens
 
@@ -121,6 +122,60 @@ def test_any_range_of_keys_has_the_same_bytes_in_any_order(inputs, data):
     stop = data.draw(st.integers(start + 1, 99))
 
     np.testing.assert_array_equal(encoder.keys(start, stop), whole[start:stop])
+
+
+def keys_and_values(store):
+    return (np.concatenate([shard[i] for shard in store]) for i in (1, 2))
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_share_holds_its_entries_of_the_whole_datastore(parts, inputs, tmp_path, small_shards):
+    keys, values = keys_and_values(build(inputs, tmp_path / "whole"))
+    held = []
+
+    for share in (0.1, 0.4):
+        store = build(inputs, tmp_path / str(share), share=share, parts=parts, seed=7)
+
+        positions = store.entries.positions(np.arange(store.n_entries))
+        some_keys, some_values = keys_and_values(store)
+        assert store.n_entries == round(share * len(keys))
+        np.testing.assert_array_equal(some_keys, keys[positions])
+        np.testing.assert_array_equal(some_values, values[positions])
+        held.append(positions)
+    assert np.isin(*held).all()
+
+
+def test_a_share_of_1_has_the_bytes_of_a_datastore_without_one(inputs, tmp_path, small_shards):
+    without, whole = (
+        files_of(build(inputs, tmp_path / name, **change).folder)
+        for name, change in (("without", {}), ("whole", {"share": 1.0, "seed": 5}))
+    )
+
+    assert {n: b for n, b in without.items() if n.endswith(".npy")} == {
+        n: b for n, b in whole.items() if n.endswith(".npy")
+    }
+    assert set(without) == set(whole)
+
+
+def test_a_killed_build_of_a_share_goes_on(inputs, tmp_path, small_shards, monkeypatch):
+    expected = files_of(build(inputs, tmp_path / "undisturbed", share=0.4).folder)
+    write_shard, written = knnlm.retrieval.datastore_parts._write_shard, []
+
+    def dies_at_the_third(folder, *arguments):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(folder.name)
+        write_shard(folder, *arguments)
+
+    monkeypatch.setattr(knnlm.retrieval.datastore_parts, "_write_shard", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        build(inputs, tmp_path / "killed", share=0.4)
+    written.append("going on")
+    build(inputs, tmp_path / "killed", share=0.4)
+
+    shards = [f"shard-{number:05d}" for number in range(4)]
+    assert written == [*shards[:2], "going on", *shards[2:]], "a finished shard is kept"
+    assert files_of(tmp_path / "killed") == expected
 
 
 def test_rows_of_a_shard_are_a_power_of_two_that_fits():
@@ -232,6 +287,7 @@ def test_a_model_with_another_tokenizer_is_refused(inputs, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"share": 1.5}, r"share of a datastore must be in \(0, 1\], got 1\.5"),
         ({"dtype": "bfloat16"}, "dtype must be one of float16, float32, got bfloat16"),
         ({"site": "ffn_output"}, "unknown site ffn_output"),
         ({"stride": 9}, "stride must be between 1 and the context of 8 tokens, got 9"),

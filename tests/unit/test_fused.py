@@ -12,13 +12,16 @@ from retrieval_artifacts import (
     find_neighbors,
     make_datastore,
     make_index,
+    to_make,
     write_inputs,
     write_model,
+    write_scored,
 )
 
 import knnlm.retrieval.datastore_parts
 import knnlm.retrieval.engines.fused
-from knnlm.lm.scoring import load_queries, score_queries
+import knnlm.retrieval.search
+from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.encoder import Encoder
 from knnlm.retrieval.engines.fused import STATE, search_fused_part
@@ -34,7 +37,8 @@ SITE = "ffn_input_after_layer_norm"
 STRIDE = 3
 N_ENTRIES = 302  # of the train split
 DTYPES = ["float16", "float32"]
-FUSED = {"site": SITE, "stride": STRIDE, "block_queries": 17, "recall_sample": 9, "scores_mib": 1}
+SEARCH = {"block_queries": 17, "recall_sample": 9, "scores_mib": 1}
+BLOCKS = [37, 48, 64, 1000]  # keys of a block
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +47,7 @@ def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     lm = write_inputs(folder)
     queries = {"tokens": 60, "tokens_per_document": 25, "stride": 4, "seed": 0}
-    score_queries(
-        output=folder / "queries", fingerprint="f", split="validation", queries=queries, **lm
-    )
+    write_scored(folder / "queries", queries=queries, **lm)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(knnlm.retrieval.datastore_parts, "rows_of_shard", lambda *_, **__: 64)
         for dtype in DTYPES:
@@ -54,42 +56,40 @@ def inputs(tmp_path_factory):
             make_index(
                 folder / f"exact-{dtype}", datastore=folder / dtype, index={"engine": "exact"}
             )
-    build_index(
-        output=folder / "fused",
-        fingerprint="f",
-        index={"engine": "fused"},
-        datastore=[],
-        head=[],
-        parts=[],
-        seed=0,
-    )
+    for block_keys in BLOCKS:
+        index = {"engine": "fused", "block_keys": block_keys}
+        target = to_make(folder / f"fused{block_keys}")
+        build_index(target, index=index, datastore=[], head=[], parts=[])
     return folder
 
 
-def search_exact_engine(inputs, output, *, dtype, k, device="cpu"):
-    find_neighbors(
-        output,
-        datastore=inputs / dtype,
-        index=inputs / f"exact-{dtype}",
-        queries=inputs / "queries",
-        k=k,
-        block_queries=17,
-        recall_sample=9,
-        seed=0,
-        device=device,
-    )
+@pytest.fixture
+def on_device(monkeypatch):
+    """Return a function that makes both engines search on a device."""
+
+    def choose(device):
+        monkeypatch.setattr(knnlm.retrieval.search, "available_device", lambda: device)
+        monkeypatch.setattr(knnlm.retrieval.engines.fused, "available_device", lambda: device)
+
+    return choose
+
+
+def search_exact_engine(inputs, output, *, dtype, k, **changes):
+    folders = {"datastore": inputs / dtype, "index": inputs / f"exact-{dtype}"}
+    find_neighbors(output, queries=inputs / "queries", **{**folders, **SEARCH, "k": k, **changes})
     return load_neighbors(output)
 
 
-def search_part(inputs, output, *, dtype="float16", block_keys=48, k=5, part=None, **changes):
-    folders = {role: inputs / role for role in ("model", "tokens", "queries")}
+def search_part(
+    inputs, output, *, dtype="float16", block_keys=48, k=5, part=None, model="model", **changes
+):
+    folders = {role: inputs / role for role in ("tokens", "queries")} | {"model": inputs / model}
     search_fused_part(
-        output=output,
-        fingerprint="f",
-        **{**folders, "index": inputs / "fused", **FUSED, **changes},
-        dtype=dtype,
-        block_keys=block_keys,
-        k=k,
+        to_make(output),
+        **folders,
+        index=inputs / f"fused{block_keys}",
+        datastore={"site": SITE, "stride": STRIDE, "dtype": dtype, **changes},
+        search={**SEARCH, "k": k},
         part=part or Part(0, 1),
     )
     return output
@@ -100,7 +100,7 @@ def search_fused(inputs, output, *, parts=1, **settings):
         search_part(inputs, output.with_name(f"part{i}"), part=Part(i, parts), **settings)
         for i in range(parts)
     ]
-    merge_neighbors(output=output, fingerprint="f", parts=folders)
+    merge_neighbors(to_make(output), parts=folders)
     return load_neighbors(output)
 
 
@@ -120,11 +120,12 @@ def perplexity(queries, neighbors):
 )
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_neighbors_and_perplexity_are_those_of_exact_search(
-    dtype, block_keys, parts, k, device, inputs, tmp_path
+    dtype, block_keys, parts, k, device, inputs, tmp_path, on_device
 ):
+    on_device(device)
     exact = search_exact_engine(inputs, tmp_path / "exact", dtype=dtype, k=k)
 
-    settings = {"dtype": dtype, "block_keys": block_keys, "k": k, "device": device}
+    settings = {"dtype": dtype, "block_keys": block_keys, "k": k}
     fused = search_fused(inputs, tmp_path / "fused", parts=parts, **settings)
 
     queries = load_queries(inputs / "queries")
@@ -138,11 +139,13 @@ def test_neighbors_and_perplexity_are_those_of_exact_search(
 
 @pytest.mark.parametrize("device", ["cpu", "cpu:0"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_on_one_device_every_bit_is_that_of_exact_search(dtype, device, inputs, tmp_path):
-    search_exact_engine(inputs, tmp_path / "exact", dtype=dtype, k=40, device=device)
+def test_on_one_device_every_bit_is_that_of_exact_search(
+    dtype, device, inputs, tmp_path, on_device
+):
+    on_device(device)
+    search_exact_engine(inputs, tmp_path / "exact", dtype=dtype, k=40)
 
-    settings = {"dtype": dtype, "k": 40, "device": device}
-    search_fused(inputs, tmp_path / "fused", block_keys=37, parts=2, **settings)
+    search_fused(inputs, tmp_path / "fused", block_keys=37, parts=2, dtype=dtype, k=40)
 
     blocks = sorted((tmp_path / "exact").glob("block-*.npz"))
     assert len(blocks) == 3
@@ -254,6 +257,35 @@ def test_a_search_that_dies_while_it_writes_encodes_nothing_again(
     assert encoded == []
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "undisturbed")
     assert not list(tmp_path.rglob(STATE))
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_share_has_the_neighbors_of_exact_search_in_that_share(parts, inputs, tmp_path):
+    lm = {role: inputs / role for role in ("model", "tokens")}
+    settings = {"site": SITE, "stride": STRIDE, "dtype": "float16", "shard_mib": 16, "share": 0.3}
+    make_datastore(tmp_path / "store", **settings, **lm)
+    store, index = tmp_path / "store", tmp_path / "index"
+    make_index(index, datastore=store, index={"engine": "exact"})
+    exact = search_exact_engine(
+        inputs, tmp_path / "exact", dtype="float16", k=20, datastore=store, index=index
+    )
+
+    fused = search_fused(inputs, tmp_path / "fused", share=0.3, k=20, block_keys=37, parts=parts)
+
+    np.testing.assert_array_equal(fused.ids, exact.ids)
+    np.testing.assert_array_equal(fused.values, exact.values)
+    assert fused.entries == exact.entries
+    with pytest.raises(ValueError, match=r"from 1 to 91, .* at a share of 0\.3, got 92"):
+        search_fused(inputs, tmp_path / "more", share=0.3, k=92)
+
+
+def test_evenly_spaced_queries_are_searched(inputs, tmp_path):
+    every = search_fused(inputs, tmp_path / "every")
+
+    some = search_fused(inputs, tmp_path / "some", queries=7)
+
+    assert len(some.places) == 7
+    np.testing.assert_array_equal(some.ids, every.ids[some.places])
 
 
 def test_queries_of_another_model_are_refused(inputs, tmp_path):

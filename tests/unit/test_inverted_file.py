@@ -14,7 +14,7 @@ import knnlm.retrieval.engines.inverted_file
 from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.engines.exact import search_exact
 from knnlm.retrieval.engines.inverted_file import open_index, search_index
-from knnlm.retrieval.engines.settings import check_index
+from knnlm.retrieval.engines.settings import ENGINES, check_index
 from knnlm.retrieval.parts import Part
 from knnlm.runtime.artifacts import ArtifactError, read_manifest
 
@@ -235,6 +235,14 @@ def test_the_manifest_says_what_an_entry_costs(built):
 def test_settings_that_do_not_fit_are_refused_with_the_reason(change, message):
     with pytest.raises(ValueError, match=message):
         check_index({**IVFPQ, **change}, n_entries=N_KEYS, dim=DIM)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_inner_products_are_refused_by_every_engine(engine, store, tmp_path):
+    index = {**IVFPQ, "engine": engine, "metric": "ip"}
+
+    with pytest.raises(ValueError, match=f"the engine {engine} supports the metric l2, got ip"):
+        make_index(tmp_path / "index", datastore=store.folder, index=index)
 
 
 def test_a_search_for_more_than_there_is_is_refused(built, store, queries):

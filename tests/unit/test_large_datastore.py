@@ -15,6 +15,7 @@ from knnlm.retrieval.datastore import KEYS, VALUES, open_datastore, shard_name
 from knnlm.retrieval.engines.exact import search_exact, squared_distances
 from knnlm.retrieval.neighbors import merge_lists
 from knnlm.retrieval.parts import Part
+from knnlm.retrieval.sampling import Entries
 from knnlm.runtime.artifacts import ArtifactError, write_manifest
 
 N_ENTRIES = 5_000_000_001
@@ -67,6 +68,7 @@ def folder(tmp_path_factory):
         made_from={},
         contents={
             "n_entries": N_ENTRIES,
+            "entries": Entries(N_ENTRIES).described(),
             "dim": DIM,
             "dtype": "float16",
             "values_dtype": "uint32",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from retrieval_artifacts import files_of, make_index, write_datastore
+from retrieval_artifacts import files_of, make_index, to_make, write_datastore
 
 from knnlm.lm.scoring import DTYPES
 from knnlm.retrieval.neighbors import load_neighbors, merge_neighbors
@@ -23,11 +23,14 @@ MADE_FROM = {"model": "a model", "tokens": "its tokens"}
 JOB = """
 import json, sys
 from pathlib import Path
+import knnlm.retrieval.search
 from knnlm.retrieval.parts import Part
-from knnlm.retrieval.search import search_part
-settings = json.loads(sys.argv[1])
-folders = {name: Path(path) for name, path in settings.pop("folders").items()}
-search_part(**folders, part=Part(*settings.pop("part")), **settings)
+from knnlm.runtime.making import Target
+output, folders, search, part = json.loads(sys.argv[1])
+knnlm.retrieval.search.available_device = lambda: "cpu"
+folders = {name: Path(path) for name, path in folders.items()}
+target = Target(Path(output), "f", {"seed": "0"})
+knnlm.retrieval.search.search_part(target, **folders, search=search, part=Part(*part))
 status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
 print(1024 * int(status["VmHWM"].split()[0]))  # ru_maxrss would begin with that of the parent
 """
@@ -66,23 +69,16 @@ def write_queries(folder, hidden):
 def search_in_a_process(inputs, output, part):
     """Search a part in a process of its own; return the bytes that it had resident at most."""
     folder = inputs[0]
-    settings = {
-        "folders": {
-            **{role: str(folder / role) for role in ("datastore", "index", "queries")},
-            "output": str(output),
-        },
-        "part": part,
-        "fingerprint": "f",
+    folders = {role: str(folder / role) for role in ("datastore", "index", "queries")}
+    search = {
         "k": K,
         "block_queries": 32,
         "recall_sample": 10,
         "keys_mib": 64,
         "scores_mib": 64,
-        "seed": 0,
-        "device": "cpu",
     }
     done = subprocess.run(
-        [sys.executable, "-c", JOB, json.dumps(settings)],
+        [sys.executable, "-c", JOB, json.dumps([str(output), folders, search, part])],
         env={"PYTHONPATH": str(Path(__file__).parents[2] / "scripts"), "OMP_NUM_THREADS": "2"},
         capture_output=True,
         text=True,
@@ -110,7 +106,7 @@ def test_exact_search_in_parts_equals_one_part_and_the_definition_within_a_gigab
         parts = [tmp_path / f"{count}-part{number}" for number in range(count)]
         for number, part in enumerate(parts):
             peaks.append(search_in_a_process(inputs, part, (number, count)))
-        merge_neighbors(output=tmp_path / f"{count}" / "neighbors", fingerprint="f", parts=parts)
+        merge_neighbors(to_make(tmp_path / f"{count}" / "neighbors"), parts=parts)
 
     assert files_of(tmp_path / "3") == files_of(tmp_path / "1")
     assert max(peaks) < ONE_GB

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from retrieval_artifacts import datastore_of, files_of, nearest_by_definition
+from retrieval_artifacts import datastore_of, files_of, nearest_by_definition, to_make
 
 import knnlm.retrieval.neighbors
 from knnlm.retrieval.engines.exact import search_exact
@@ -20,6 +20,7 @@ from knnlm.retrieval.neighbors import (
     write_recall,
 )
 from knnlm.retrieval.parts import Part
+from knnlm.retrieval.sampling import Entries
 from knnlm.runtime.artifacts import write_manifest
 
 HUGE = 2**40
@@ -132,6 +133,8 @@ def write_part(folder, number, *, first, n_queries=50, k=4, block_queries=8, n_p
         made_from={},
         contents={
             "n_queries": n_queries,
+            "of_queries": n_queries,
+            "entries": Entries(n_parts * 10**9).described(),
             "block_queries": block_queries,
             "k": k,
             "n_entries": n_parts * 10**9,
@@ -144,7 +147,7 @@ def write_part(folder, number, *, first, n_queries=50, k=4, block_queries=8, n_p
 def test_parts_of_more_than_2_to_the_32_rows_are_merged_block_by_block(tmp_path):
     parts = [write_part(tmp_path / f"part{i}", i, first=i * 10**9, n_parts=5) for i in range(5)]
 
-    merge_neighbors(output=tmp_path / "merged", fingerprint="f", parts=parts)
+    merge_neighbors(to_make(tmp_path / "merged"), parts=parts)
 
     merged = load_neighbors(tmp_path / "merged")
     assert merged.ids.max() > 2**32
@@ -157,7 +160,7 @@ def test_parts_of_more_than_2_to_the_32_rows_are_merged_block_by_block(tmp_path)
 
 def test_a_merge_that_was_interrupted_goes_on_with_the_missing_blocks(tmp_path, monkeypatch):
     parts = [write_part(tmp_path / f"part{i}", i, first=i * 10**9) for i in range(3)]
-    merge_neighbors(output=tmp_path / "undisturbed" / "merged", fingerprint="f", parts=parts)
+    merge_neighbors(to_make(tmp_path / "undisturbed" / "merged"), parts=parts)
     written = []
 
     def dies_at_the_fourth(path, arrays):
@@ -169,9 +172,9 @@ def test_a_merge_that_was_interrupted_goes_on_with_the_missing_blocks(tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(knnlm.retrieval.neighbors, "write_block", dies_at_the_fourth)
         with pytest.raises(KeyboardInterrupt):
-            merge_neighbors(output=tmp_path / "killed" / "merged", fingerprint="f", parts=parts)
+            merge_neighbors(to_make(tmp_path / "killed" / "merged"), parts=parts)
         written.append("going on")
-        merge_neighbors(output=tmp_path / "killed" / "merged", fingerprint="f", parts=parts)
+        merge_neighbors(to_make(tmp_path / "killed" / "merged"), parts=parts)
 
     names = [path.name for path, _ in blocks_of(tmp_path, 50, 8)]
     assert written == [*names[:3], "going on", *names[3:]], "no block twice"
@@ -183,7 +186,7 @@ def test_blocks_of_other_parts_are_never_picked_up(tmp_path, monkeypatch):
         [write_part(tmp_path / f"{name}{i}", seed + i, first=i * 10**9) for i in range(3)]
         for name, seed in (("stale", 10), ("part", 0))
     )
-    merge_neighbors(output=tmp_path / "undisturbed" / "merged", fingerprint="f", parts=parts)
+    merge_neighbors(to_make(tmp_path / "undisturbed" / "merged"), parts=parts)
 
     def dies_after_it(path, arrays):
         write_block(path, arrays)
@@ -192,7 +195,7 @@ def test_blocks_of_other_parts_are_never_picked_up(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(knnlm.retrieval.neighbors, "write_block", dies_after_it)
         with pytest.raises(KeyboardInterrupt):
-            merge_neighbors(output=tmp_path / "killed" / "merged", fingerprint="f", parts=stale)
-    merge_neighbors(output=tmp_path / "killed" / "merged", fingerprint="f", parts=parts)
+            merge_neighbors(to_make(tmp_path / "killed" / "merged"), parts=stale)
+    merge_neighbors(to_make(tmp_path / "killed" / "merged"), parts=parts)
 
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "undisturbed")

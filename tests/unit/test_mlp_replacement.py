@@ -12,7 +12,7 @@ from knnlm.retrieval.mlp_replacement import (
     HEADS,
     MlpReplacement,
     n_updates,
-    target_log_probs,
+    replacement_log_probs,
     train_on_pairs,
 )
 
@@ -91,22 +91,23 @@ def test_making_one_leaves_the_global_random_state_alone():
 
 def test_training_learns_what_the_keys_tell(tmp_path):
     net, (keys, values) = replacement(), task()
-    before = target_log_probs(net.eval(), keys, values).mean()
+    before = replacement_log_probs(net.eval(), keys, values).mean()
 
     train_on_pairs(net, keys, values, settings=SETTINGS | {"epochs": 30}, seed=0, partial=tmp_path)
 
     assert before == pytest.approx(-np.log(V), abs=0.2)
-    assert target_log_probs(net, keys, values).mean() > -0.7
+    assert replacement_log_probs(net, keys, values).mean() > -0.7
 
 
-def test_target_log_probs_are_those_of_a_log_softmax_in_any_tiles(monkeypatch):
+def test_replacement_log_probs_are_those_of_a_log_softmax():
     net, (keys, values) = replacement().eval(), task(50)
-    monkeypatch.setattr(module, "LOGITS_AT_A_TIME", 7 * V)
 
     logits = net(torch.from_numpy(keys)).double()
     expected = logits.log_softmax(1)[torch.arange(50), torch.from_numpy(values.astype(np.int64))]
 
-    np.testing.assert_allclose(target_log_probs(net, keys, values), expected.detach(), rtol=1e-6)
+    np.testing.assert_allclose(
+        replacement_log_probs(net, keys, values), expected.detach(), rtol=1e-6
+    )
 
 
 def test_a_training_that_stopped_goes_on_to_the_same_bytes(tmp_path, monkeypatch):

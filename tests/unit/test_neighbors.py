@@ -11,18 +11,20 @@ from retrieval_artifacts import (
     nearest_by_definition,
     write_inputs,
     write_model,
+    write_scored,
 )
 
 import knnlm.retrieval.datastore_parts
 import knnlm.retrieval.search
-from knnlm.lm.scoring import load_queries, score_queries
+from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.neighbors import load_neighbors, recall
 from knnlm.runtime.artifacts import ArtifactError, read_manifest
+from knnlm.text.tokens import load_tokens
 
 SITE = "ffn_input_after_layer_norm"
 QUERIES = {"tokens": 60, "tokens_per_document": 25, "stride": 4, "seed": 0}
-SEARCH = {"k": 5, "block_queries": 9, "recall_sample": 20, "seed": 0}
+SEARCH = {"k": 5, "block_queries": 9, "recall_sample": 20}
 IVF_FLAT = {
     "engine": "ivf_flat",
     "n_centroids": 20,
@@ -47,22 +49,10 @@ def inputs(tmp_path_factory):
             shard_mib=16,
             **lm,
         )
-    write_queries(folder / "queries", **lm)
+    write_scored(folder / "queries", queries=QUERIES, **lm)
     for index in ({"engine": "exact"}, IVF_FLAT):
         make_index(folder / index["engine"], datastore=folder / "datastore", index=index)
     return folder
-
-
-def write_queries(output, *, model, tokens):
-    score_queries(
-        output=output,
-        fingerprint="f",
-        model=model,
-        tokens=tokens,
-        split="validation",
-        queries=QUERIES,
-    )
-    return output
 
 
 def find(inputs, output, *, engine="exact", **changes):
@@ -182,18 +172,72 @@ def test_recall_is_the_share_of_expected_ids_that_were_found():
 
 def test_queries_of_another_model_are_refused(inputs, tmp_path):
     other = write_model(tmp_path / "model", inputs / "tokenizer", seed=1)
-    queries = write_queries(tmp_path / "queries", model=other, tokens=inputs / "tokens")
+    lm = {"model": other, "tokens": inputs / "tokens"}
+    queries = write_scored(tmp_path / "queries", queries=QUERIES, **lm)
 
     with pytest.raises(ArtifactError, match=r"queries was made from another model.*rebuild"):
         find(inputs, tmp_path / "neighbors", queries=queries)
 
 
-def test_queries_of_another_corpus_are_refused(inputs, tmp_path):
+def test_queries_of_another_corpus_find_their_neighbors_in_this_one(inputs, tmp_path):
     tokens = write_tokens(tmp_path / "tokens", inputs / "tokenizer", seed=5)
-    queries = write_queries(tmp_path / "queries", model=inputs / "model", tokens=tokens)
+    lm = {"model": inputs / "model", "tokens": tokens}
+    queries = write_scored(tmp_path / "queries", queries=QUERIES, **lm)
 
-    with pytest.raises(ArtifactError, match="queries was made from another tokens"):
-        find(inputs, tmp_path / "neighbors", queries=queries)
+    neighbors = find(inputs, tmp_path / "neighbors", queries=queries)
+
+    hidden = load_queries(queries).hidden(SITE)
+    store = open_datastore(inputs / "datastore")
+    keys = np.concatenate([shard.datastore_keys for shard in store])
+    np.testing.assert_array_equal(neighbors.ids, nearest_by_definition(hidden, keys, 5)[0])
+
+
+@pytest.mark.parametrize("engine", ["exact", "ivf_flat"])
+def test_evenly_spaced_queries_are_searched_and_told(engine, inputs, tmp_path):
+    every = find(inputs, tmp_path / "every", engine=engine)
+    n = len(every.ids)
+
+    some = find(inputs, tmp_path / "some", engine=engine, n_queries=13)
+
+    np.testing.assert_array_equal(every.places, np.arange(n))
+    np.testing.assert_array_equal(some.places, np.arange(13) * n // 13)
+    np.testing.assert_array_equal(some.ids, every.ids[some.places])
+    np.testing.assert_array_equal(some.values, every.values[some.places])
+    contents = read_manifest(tmp_path / "some", kind="neighbors")["contents"]
+    assert (contents["n_queries"], contents["of_queries"]) == (13, n)
+
+
+@pytest.fixture(scope="module")
+def share(inputs):
+    """A datastore of three tenths of the entries, in parts, and its indexes."""
+    lm = {role: inputs / role for role in ("model", "tokens")}
+    settings = {"site": SITE, "stride": 4, "dtype": "float16", "shard_mib": 16, "share": 0.3}
+    datastore = make_datastore(inputs / "share", parts=2, **settings, **lm)
+    for index in ({"engine": "exact"}, IVF_FLAT | {"n_probes": 20}):
+        make_index(inputs / f"share_{index['engine']}", datastore=datastore, index=index)
+    return datastore
+
+
+@pytest.mark.parametrize("engine", ["exact", "ivf_flat"])
+def test_neighbors_in_a_share_are_those_of_the_definition_among_its_entries(
+    engine, inputs, share, tmp_path
+):
+    every = np.concatenate([s.datastore_keys for s in open_datastore(inputs / "datastore")])
+    stream = load_tokens(inputs / "tokens", "train").tokens
+    hidden = load_queries(inputs / "queries").hidden(SITE)
+
+    found = find(inputs, tmp_path / "neighbors", engine=f"share_{engine}", datastore=share)
+
+    held = found.entries.positions(np.arange(open_datastore(share).n_entries))
+    expected, _ = nearest_by_definition(hidden, every[held], 5)
+    positions = found.entries.positions(found.ids)
+    np.testing.assert_array_equal(positions, held[expected])
+    np.testing.assert_array_equal(found.values, stream[positions + 1])
+
+
+def test_a_share_with_fewer_entries_than_neighbors_is_refused(inputs, share, tmp_path):
+    with pytest.raises(ValueError, match=r"k must be from 1 to 91, .* share of 0\.3, got 100"):
+        find(inputs, tmp_path / "neighbors", engine="share_exact", datastore=share, k=100)
 
 
 def test_more_neighbors_than_entries_are_refused_before_the_search(inputs, tmp_path):

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from retrieval_artifacts import files_of, find_neighbors, make_datastore, make_index, write_inputs
+from retrieval_artifacts import (
+    files_of,
+    find_neighbors,
+    make_datastore,
+    make_index,
+    to_make,
+    write_inputs,
+    write_scored,
+)
 
 import knnlm.retrieval.datastore_parts
-from knnlm.lm.scoring import score_queries
 from knnlm.retrieval.datastore_parts import build_datastore_part
 from knnlm.retrieval.neighbors import load_neighbors, merge_neighbors
 from knnlm.retrieval.parts import Part, join_parts, read_parts
@@ -18,7 +25,7 @@ from knnlm.runtime.artifacts import ArtifactError, read_manifest, verify_checksu
 SITE = "ffn_input_after_layer_norm"
 DATASTORE = {"site": SITE, "stride": 4, "dtype": "float16", "shard_mib": 16}
 QUERIES = {"tokens": 60, "tokens_per_document": 25, "stride": 4, "seed": 0}
-SEARCH = {"k": 5, "block_queries": 17, "recall_sample": 20, "seed": 0}
+SEARCH = {"k": 5, "block_queries": 17, "recall_sample": 20}
 IVF = {"n_centroids": 20, "n_probes": 2, "train_keys": 302, "rescore": True}
 INDEXES = {
     "exact": {"engine": "exact"},
@@ -65,13 +72,7 @@ def inputs(tmp_path_factory):
     """A model, its tokens and queries, and a datastore and indexes in each number of parts."""
     folder = tmp_path_factory.mktemp("inputs")
     lm = write_inputs(folder)
-    score_queries(
-        output=folder / "queries",
-        fingerprint="f",
-        split="validation",
-        queries=QUERIES,
-        **lm,
-    )
+    write_scored(folder / "queries", queries=QUERIES, **lm)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             knnlm.retrieval.datastore_parts, "rows_of_shard", lambda *_, **__: ROWS_PER_SHARD
@@ -166,7 +167,7 @@ def test_missing_and_doubled_parts_are_refused(numbers, message, inputs, tmp_pat
     parts = [inputs / f"datastore3-part{number}" for number in numbers]
 
     with pytest.raises(ArtifactError, match=message):
-        join_parts(kind="datastore", parts=parts, output=tmp_path / "joined", fingerprint="f")
+        join_parts(to_make(tmp_path / "joined"), kind="datastore", parts=parts)
 
     assert not (tmp_path / "joined").exists()
 
@@ -175,26 +176,27 @@ def test_missing_and_doubled_parts_are_refused(numbers, message, inputs, tmp_pat
     ("change", "message"),
     [
         ({"stride": 3}, r"the settings of .*other .*, got stride 3 for 4; remove .*other"),
+        ({"share": 0.5}, r"the settings of .*other .*, got share 0\.5 for 1\.0"),
         ({"dtype": "float32"}, r"the settings of .*other .*, got .*dtype float32 for float16"),
     ],
 )
 def test_a_part_of_another_datastore_is_refused(change, message, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(knnlm.retrieval.datastore_parts, "rows_of_shard", lambda *_, **__: 64)
     folders = {role: inputs / role for role in ("model", "tokens")}
-    settings = {**DATASTORE, **change}
+    datastore = {**DATASTORE, **change}
     other = tmp_path / "other"
-    build_datastore_part(output=other, fingerprint="f", part=Part(1, 3), **folders, **settings)
+    build_datastore_part(to_make(other), part=Part(1, 3), datastore=datastore, **folders)
     parts = [inputs / "datastore3-part0", other, inputs / "datastore3-part2"]
 
     with pytest.raises(ArtifactError, match=message):
-        join_parts(kind="datastore", parts=parts, output=tmp_path / "joined", fingerprint="f")
+        join_parts(to_make(tmp_path / "joined"), kind="datastore", parts=parts)
 
 
 def test_a_part_with_shards_of_another_size_is_refused(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(knnlm.retrieval.datastore_parts, "rows_of_shard", lambda *_, **__: 32)
     folders = {role: inputs / role for role in ("model", "tokens")}
     other = tmp_path / "other"
-    build_datastore_part(output=other, fingerprint="f", part=Part(0, 3), **folders, **DATASTORE)
+    build_datastore_part(to_make(other), part=Part(0, 3), datastore=DATASTORE, **folders)
     parts = [inputs / "datastore3-part0", other]
 
     with pytest.raises(ArtifactError, match=r"the contents of .*got rows_per_shard 32 for 64"):
@@ -206,11 +208,10 @@ def test_codes_of_another_trained_index_are_refused(inputs, tmp_path):
 
     with pytest.raises(ArtifactError, match=r"ivfpq2-part0 was made from another head"):
         join_parts(
+            to_make(tmp_path / "index"),
             kind="index",
             parts=[inputs / f"ivfpq2-part{number}" for number in range(2)],
             heads=[tmp_path / "other-trained"],
-            output=tmp_path / "index",
-            fingerprint="f",
         )
 
 
@@ -228,9 +229,7 @@ def test_neighbors_of_another_search_are_not_merged(inputs, tmp_path):
 
     with pytest.raises(ArtifactError, match=r"more-part1 .*, got block_queries 30 for 17"):
         merge_neighbors(
-            output=tmp_path / "merged",
-            fingerprint="f",
-            parts=[tmp_path / "two-part0", tmp_path / "more-part1"],
+            to_make(tmp_path / "merged"), parts=[tmp_path / "two-part0", tmp_path / "more-part1"]
         )
 
 

@@ -1,5 +1,7 @@
 """Tests of the samples: entries of a datastore of a share, and evenly spaced queries."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def test_a_smaller_share_is_among_a_larger_one():
 
     held = [every_position(entries) for entries in shares]
 
-    for smaller, larger in zip(held, held[1:], strict=False):
+    for smaller, larger in itertools.pairwise(held):
         assert np.isin(smaller, larger).all()
         assert len(smaller) < len(larger)
     for entries, positions in zip(shares, held, strict=True):
@@ -57,7 +59,7 @@ def test_a_whole_datastore_has_every_position_where_it_is():
 def test_a_manifest_says_which_entries_there_are():
     entries = Entries(1000, 0.1, seed=4)
 
-    assert entries_of({"n_entries": 100, **entries.described()}) == entries
+    assert entries_of({"n_entries": 100, "entries": entries.described()}) == entries
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.01, float("nan")])

@@ -2,9 +2,27 @@
 
 import numpy as np
 import pytest
+from retrieval_artifacts import (
+    find_neighbors,
+    make_datastore,
+    make_index,
+    write_inputs,
+    write_scored,
+)
 
+from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import mean_distance
-from knnlm.retrieval.tuning import Point, nll_at, tune
+from knnlm.retrieval.neighbors import load_neighbors
+from knnlm.retrieval.tuning import (
+    Point,
+    nll_at,
+    read_tuned,
+    tune,
+    tune_interpolation,
+    tuned_points,
+)
+from knnlm.runtime.artifacts import ArtifactError, identity
+from knnlm.runtime.making import Target
 from knnlm.runtime.seeds import numpy_generator
 
 GRID = {
@@ -58,5 +76,98 @@ def test_only_the_first_k_neighbors_count(scored):
 def test_more_neighbors_than_were_stored_are_an_error(scored):
     with pytest.raises(ValueError, match="at least k = 17 stored neighbors, got 16; raise search"):
         nll_at(Point(k=17, temperature=1.0, lmbda=0.25), *scored)
-    with pytest.raises(ValueError, match=r"raise search\.k"):
-        tune(*scored, grid=GRID | {"k": [17]})
+
+
+def test_numbers_of_neighbors_above_the_stored_ones_are_left_out(scored):
+    tuning = tune(*scored, grid=GRID | {"k": [4, 16, 17]})
+
+    assert tuning.ks.tolist() == [4, 16]
+    assert tuning.nll.shape == (2, 3, 5)
+    with pytest.raises(ValueError, match=r"grid\.k to have a number up to 16, .* got \[17, 40\]"):
+        tune(*scored, grid=GRID | {"k": [17, 40]})
+
+
+SITE = "ffn_input_after_layer_norm"
+NAMES = {"datastore": "base", "seed": "0", "index": "exact", "corpus": "gazetteer"}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """Queries, and the neighbors of some of them."""
+    folder = tmp_path_factory.mktemp("stored")
+    lm = write_inputs(folder)
+    queries = {"tokens": 60, "tokens_per_document": 25, "stride": 4, "seed": 0}
+    datastore = {"site": SITE, "stride": 4, "dtype": "float16", "shard_mib": 16}
+    write_scored(folder / "queries", queries=queries, **lm)
+    make_datastore(folder / "datastore", **datastore, **lm)
+    make_index(folder / "index", datastore=folder / "datastore", index={"engine": "exact"})
+    inputs = {role: folder / role for role in ("datastore", "index", "queries")}
+    search = {"k": 16, "block_queries": 50, "recall_sample": 5}
+    find_neighbors(folder / "neighbors", **inputs, **search, n_queries=20)
+    return {role: folder / role for role in ("queries", "neighbors")}
+
+
+def path_of(folder, names):
+    datastore, seed, index, corpus = (names[name] for name in NAMES)
+    return folder / "tuned" / datastore / f"seed{seed}" / index / f"{corpus}.json"
+
+
+def written(folder, stored, **changes):
+    path = path_of(folder, NAMES | changes)
+    tune_interpolation(Target(path, "f", NAMES | changes), **stored, grid=GRID)
+    return path
+
+
+def test_what_is_read_is_what_was_tuned_to_the_last_bit(stored, tmp_path):
+    queries, found = load_queries(stored["queries"]), load_neighbors(stored["neighbors"])
+    paired = (queries.targets[found.places], queries.lm_log_probs[found.places])
+    tuning = tune(found.distances, found.values, *paired, grid=GRID)
+
+    tuned = read_tuned(written(tmp_path, stored))
+
+    assert tuned.point == tuning.point
+    assert tuned.place == tuning.best
+    assert tuned.nll == tuning.nll[tuning.best]
+    assert tuned.mean_squared_distance == tuning.distance
+    assert tuned.temperature_relative == tuning.temperatures[tuning.best[1]]
+    axes = {"k": tuning.ks, "temperatures": tuning.temperatures, "lmbdas": tuning.lmbdas}
+    assert tuned.grid == {name: axis.tolist() for name, axis in axes.items()}
+    assert (tuned.names, tuned.n_queries) == (NAMES, 20)
+    assert tuned.made_from["neighbors"] == identity(stored["neighbors"], kind="neighbors")
+
+
+def test_neighbors_of_other_queries_are_not_tuned_on(stored, tmp_path):
+    other = write_inputs(tmp_path)
+    queries = {"tokens": 40, "tokens_per_document": 20, "stride": 4, "seed": 1}
+    write_scored(tmp_path / "queries", queries=queries, **other)
+
+    with pytest.raises(ArtifactError, match="neighbors was made from another queries"):
+        written(tmp_path, stored | {"queries": tmp_path / "queries"})
+
+    assert not list(tmp_path.rglob("*.json.part"))
+
+
+def test_tuned_points_are_known_by_what_they_say(stored, tmp_path):
+    paths = [written(tmp_path, stored, seed=seed, corpus=c) for seed in "01" for c in ("a", "b")]
+
+    points = tuned_points(reversed(paths))
+
+    assert len(points) == 4
+    assert points["base", 1, "exact", "a"].names == NAMES | {"seed": "1", "corpus": "a"}
+    with pytest.raises(ArtifactError, match=r"point of base/2/exact/a, got base/1/exact/b, base"):
+        points["base", 2, "exact", "a"]
+    with pytest.raises(ArtifactError, match=r"expected one tuned point of base/0/exact/a, got .*"):
+        tuned_points([paths[0], paths[0]])
+
+
+def test_a_tuned_point_that_is_not_of_its_path_is_named(stored, tmp_path):
+    path = written(tmp_path, stored)
+    elsewhere = path_of(tmp_path, NAMES | {"index": "ivfpq"})
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_bytes(path.read_bytes())
+    with pytest.raises(ArtifactError, match=r"ivfpq.* to be of what .* it is of index exact"):
+        read_tuned(elsewhere)
+
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(ArtifactError, match=r"gazetteer\.json cannot be read as a tuned point"):
+        read_tuned(path)

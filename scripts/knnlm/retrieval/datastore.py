@@ -1,10 +1,10 @@
-"""The datastore: one key and one value for each token of a split, in shards.
+"""The datastore: one key and one value for each token of the train split, in shards.
 
-Entry i is position i of the token stream: its key is the hidden state at i, its value is token
-i + 1 (Khandelwal et al. 2020, Eq. 1). Rows stand in the order of the stream, so the document,
-the context and the next entry of a neighbor are arithmetic, not data. Shards are plain .npy
-files, memory-mapped: a reader holds one slice of keys and no more, SLICE_BYTES in fp32 unless it
-asks for another size.
+The key of a position i of the token stream is the hidden state at i, its value is token i + 1
+(Khandelwal et al. 2020, Eq. 1). Entries stand in the order of the stream, all positions or a
+share of them (`Entries`), so the document, the context and the next entry of a neighbor are
+arithmetic, not data. Shards are plain .npy files, memory-mapped: a reader holds one slice of keys
+and no more, SLICE_BYTES in fp32 unless it asks for another size.
 """
 
 import warnings
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from knnlm.retrieval.parts import Part
+from knnlm.retrieval.sampling import Entries, entries_of, group_by_range
 from knnlm.runtime.artifacts import (
     ArtifactError,
     load_array,
@@ -75,7 +76,8 @@ class Datastore:
     """An open datastore; iterating gives its shards in order.
 
     `rows` are the entries that a search compares with its queries: all, or those of a part. Ids
-    and values are those of the whole datastore in either case.
+    and values are those of the whole datastore in either case. `entries` tells which positions of
+    the token stream they are.
     """
 
     folder: Path
@@ -86,6 +88,7 @@ class Datastore:
     rows_per_shard: int
     settings: dict[str, Any]
     made_from: dict[str, str]
+    entries: Entries
     rows: range
     _widened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -156,20 +159,6 @@ class Datastore:
         return found.reshape(ids.shape)
 
 
-def group_by_range(ids: NDArray[np.int64], n_rows: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield (number of a range of `n_rows` ids, places of `ids` that lie in it), in order.
-
-    Ids below 0 are left out. With it everything reads a datastore in order, whatever is asked.
-    """
-    numbers = ids // n_rows
-    small = np.int16 if ids.max(initial=0) // n_rows < 1 << 15 else np.int64
-    order = np.argsort(numbers.astype(small), kind="stable")  # 16 bits: a radix sort
-    borders = np.flatnonzero(np.diff(numbers[order])) + 1
-    for places in np.split(order, borders):
-        if len(places) and numbers[places[0]] >= 0:
-            yield int(numbers[places[0]]), places
-
-
 def open_datastore(folder: Path) -> Datastore:
     """Open a datastore after checking the size, shape and dtype of every file.
 
@@ -190,7 +179,31 @@ def open_datastore(folder: Path) -> Datastore:
         rows_per_shard=contents["rows_per_shard"],
         settings=manifest["settings"],
         made_from=manifest["made_from"],
+        entries=entries_of(contents),
         rows=range(contents["n_entries"]),
+    )
+
+
+def in_memory(shards: Sequence[Shard], *, name: str = "memory") -> Datastore:
+    """Return shards of equal size, but for the last, as a datastore that was never written.
+
+    Args:
+        shards: in order; at least one.
+        name: what errors call it.
+    """
+    n_entries = sum(len(shard.datastore_keys) for shard in shards)
+    keys = shards[0].datastore_keys
+    return Datastore(
+        folder=Path(name),
+        shards=shards,
+        n_entries=n_entries,
+        dim=keys.shape[1],
+        dtype=keys.dtype,
+        rows_per_shard=len(keys),
+        settings={},
+        made_from={},
+        entries=Entries(n_entries),
+        rows=range(n_entries),
     )
 
 

@@ -5,32 +5,23 @@ Memory of a job: the model, one batch of its hidden states, and the keys of one 
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from knnlm.retrieval.datastore import KEYS, VALUES, shard_name
-from knnlm.retrieval.encoder import Encoder, open_encoder
+from knnlm.retrieval.encoder import SPLIT, Encoder, key_settings, open_encoder
 from knnlm.retrieval.parts import Part
 from knnlm.runtime.artifacts import MANIFEST, read_manifest, save_array, write_manifest
 from knnlm.runtime.logs import Progress
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.runtime.signals import stop_if_asked
 
 
 def build_datastore_part(
-    *,
-    output: Path,
-    fingerprint: str,
-    model: Path,
-    tokens: Path,
-    site: str,
-    stride: int,
-    dtype: str,
-    shard_mib: int,
-    part: Part,
-    split: str = "train",
-    device: str | None = None,
+    target: Target, *, model: Path, tokens: Path, datastore: Mapping[str, Any], part: Part
 ) -> None:
     """Encode the rows of a part and publish their shards.
 
@@ -38,45 +29,39 @@ def build_datastore_part(
     window that two shards share is read for both, also when the build was interrupted between.
 
     Args:
-        output: the folder to make; about dim x itemsize + 2 bytes a token.
-        fingerprint: names the folder in which finished shards wait.
+        target: what is made; about dim x itemsize + 2 bytes an entry. Its seed is that of the
+            share.
         model: its folder.
-        tokens: folder of the token streams, made with the model's tokenizer.
-        site: where in the last block the key is taken, see `knnlm.lm.anatomy.SITES`.
-        stride: tokens a window moves on; each key sees at least `context - stride` tokens.
-        dtype: of the keys, float16 or float32.
-        shard_mib: size of a shard's keys; its rows are rounded down to a power of two.
+        tokens: folder of the token streams, made with the model's tokenizer; train is stored.
+        datastore: the entry of the config, see `open_encoder`; and shard_mib, the size of a
+            shard's keys, whose rows are rounded down to a power of two.
         part: which shards; their number and content do not depend on the number of parts.
-        split: the split that is stored.
-        device: where the model runs; None takes a GPU if there is one.
 
     Raises:
         ValueError: if a setting is wrong, the split is shorter than a window, or a key does not
             fit the dtype.
         ArtifactError: if the model has another tokenizer.
     """
-    settings = {"site": site, "stride": stride, "dtype": dtype, "split": split}
-    encoder, origin = open_encoder(model, tokens, **settings, device=device)
-    rows_per_shard = rows_of_shard(shard_mib, dim=encoder.dim, dtype=dtype)
+    encoder, origin = open_encoder(model, tokens, datastore=datastore, seed=target.seed)
+    settings, shard_mib = key_settings(datastore), datastore["shard_mib"]
+    rows_per_shard = rows_of_shard(shard_mib, dim=encoder.dim, dtype=settings["dtype"])
     rows = part.rows(encoder.n_entries, unit=rows_per_shard)
-    partial = partial_folder(output, fingerprint, origin)
-    checksums = write_shards(partial, encoder, rows, rows_per_shard)
-    write_manifest(
-        partial,
+    with making(
+        target,
         kind="datastore_part",
-        settings={**settings, "context": encoder.context, "shard_mib": shard_mib},
         made_from=origin,
-        contents={
+        settings={**settings, "split": SPLIT, "context": encoder.context, "shard_mib": shard_mib},
+    ) as made:
+        made.checksums |= write_shards(made.folder, encoder, rows, rows_per_shard)
+        made.contents |= {
             "n_entries": encoder.n_entries,
+            "entries": encoder.entries.described(),
             "dim": encoder.dim,
-            "dtype": dtype,
+            "dtype": settings["dtype"],
             "values_dtype": str(encoder.stream.dtype),
             "rows_per_shard": rows_per_shard,
             "rows": [rows.start, rows.stop],
-        },
-        checksums=checksums,
-    )
-    publish(partial, output)
+        }
 
 
 def rows_of_shard(shard_mib: int, *, dim: int, dtype: str) -> int:
@@ -118,7 +103,7 @@ def _write_shard(folder: Path, encoder: Encoder, first: int, stop: int) -> None:
     unfinished = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     save_array(unfinished / KEYS, encoder.keys(first, stop))
-    save_array(unfinished / VALUES, np.array(encoder.stream[first + 1 : stop + 1]))
+    save_array(unfinished / VALUES, encoder.values(np.arange(first, stop)))
     write_manifest(
         unfinished,
         kind="datastore_shard",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from knnlm.lm.gpt2 import ACTIVATIONS
+from knnlm.lm.likelihood import log_likelihood_in_tiles
 from knnlm.lm.state import trained
 from knnlm.lm.training import Recipe, train
 from knnlm.retrieval.datastore import Shard
@@ -24,7 +25,6 @@ from knnlm.runtime.seeds import derive_seed
 HEADS = ("lm_head_frozen", "lm_head_trained", "random")
 INITIAL_STD = 0.02  # of GPT-2's weights
 LOG_ROWS = 100  # rows of the log, about
-LOGITS_AT_A_TIME = 1 << 22  # 32 MiB in float64
 
 
 class MlpReplacement(nn.Module):
@@ -185,11 +185,10 @@ def activation_of(lm: nn.Module) -> str:
     return next(getattr(lm.config, name) for name in names if hasattr(lm.config, name))
 
 
-@torch.no_grad()
-def target_log_probs(
+def replacement_log_probs(
     module: MlpReplacement, datastore_keys: NDArray[np.floating], targets: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """Return log p(target) of each key in nats, (n,), with sums in float64.
+    """Return log p(target) of each key in nats, (n,).
 
     Args:
         module: in eval mode.
@@ -197,13 +196,9 @@ def target_log_probs(
         targets: (n,), token ids.
     """
     weight = module.head.weight
-    size = max(1, LOGITS_AT_A_TIME // len(weight))
-    found = np.empty(len(targets))
-    for start in range(0, len(targets), size):
-        rows = slice(start, start + size)
-        keys = torch.from_numpy(np.array(datastore_keys[rows])).to(weight.device)
-        wanted = torch.from_numpy(np.asarray(targets[rows], np.int64)).to(weight.device)
-        logits = module(keys).double()
-        hits = logits.gather(1, wanted[:, None]).squeeze(1)
-        found[rows] = (hits - logits.logsumexp(dim=1)).cpu().numpy()
-    return found
+
+    def logits_of(rows: slice) -> Tensor:
+        return module(torch.from_numpy(np.array(datastore_keys[rows])).to(weight.device))
+
+    wanted = torch.from_numpy(np.asarray(targets, np.int64))
+    return log_likelihood_in_tiles(logits_of, wanted, vocabulary=len(weight))

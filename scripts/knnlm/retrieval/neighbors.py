@@ -15,38 +15,43 @@ from numpy.typing import NDArray
 
 from knnlm.retrieval.engines.nearest import sort_neighbors
 from knnlm.retrieval.parts import identities_of, link_files, read_parts
+from knnlm.retrieval.sampling import Entries, entries_of, evenly_spaced
 from knnlm.runtime.artifacts import (
     ArtifactError,
     atomic_path,
     read_manifest,
     rebuild_hint,
-    write_manifest,
 )
 from knnlm.runtime.logs import Progress
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.runtime.signals import stop_if_asked
 
-ARRAYS = ("ids", "distances", "values")
+ARRAYS = {"ids": np.int64, "distances": np.float32, "values": np.int32}  # of a block
+SHAPE = ("n_queries", "block_queries", "k")
 ROUGH = "rough"  # in the blocks of a part whose engine computes distances again
 RECALL = "recall.npz"  # what exact search finds for some queries, in the rows of a part
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Neighbors of every query, nearest first.
+    """Neighbors of every query that was searched, nearest first.
 
     Attributes:
-        ids: (n_queries, k) int64, entries of the datastore; -1 where missing.
-        distances: (n_queries, k) float32, squared L2, ascending; +inf where missing.
-        values: (n_queries, k) int32, the token that followed each neighbor; -1 where missing.
+        ids: (n, k) int64, entries of the datastore; -1 where missing.
+        distances: (n, k) float32, squared L2, ascending; +inf where missing.
+        values: (n, k) int32, the token that followed each neighbor; -1 where missing.
+        places: (n,) int64, which of the queries were searched, ascending; mostly all.
+        entries: `entries.positions(ids)` are the positions in the train stream of the datastore.
     """
 
     ids: NDArray[np.int64]
     distances: NDArray[np.float32]
     values: NDArray[np.int32]
+    places: NDArray[np.int64]
+    entries: Entries
 
 
-def merge_neighbors(*, output: Path, fingerprint: str, parts: Sequence[Path]) -> None:
+def merge_neighbors(target: Target, *, parts: Sequence[Path]) -> None:
     """Merge the neighbors that were found in each part of a datastore, and publish them.
 
     The k nearest of all are among the k nearest of each part. Blocks are merged one at a time,
@@ -55,35 +60,28 @@ def merge_neighbors(*, output: Path, fingerprint: str, parts: Sequence[Path]) ->
     of all queries, 16 x n_queries x k bytes, where recall is measured.
 
     Args:
-        output: the folder to make.
-        fingerprint: names the folder in which finished blocks wait.
+        target: what is made.
         parts: what each part found, in order.
 
     Raises:
         ArtifactError: if the parts do not belong together.
     """
     manifests = read_parts(parts, kind="neighbors_part")
-    contents = manifests[0]["contents"]
-    shape = {name: contents[name] for name in ("n_queries", "block_queries", "k")}
-    partial = partial_folder(output, fingerprint, identities_of(manifests))
-    checksums = None
-    if len(parts) == 1:
-        checksums = link_files(parts[0], manifests[0], partial)
-        (partial / RECALL).unlink(missing_ok=True)
-    else:
-        _merge_blocks(partial, parts, **shape)
-    write_manifest(
-        partial,
-        kind="neighbors",
-        settings=manifests[0]["settings"],
-        made_from=manifests[0]["made_from"],
-        contents={
-            **{name: v for name, v in contents.items() if name not in ("rows", "n_entries")},
-            "recall": _recall(partial, parts, **shape),
-        },
-        checksums=checksums,
+    settings, made_from, contents = (
+        manifests[0][name] for name in ("settings", "made_from", "contents")
     )
-    publish(partial, output)
+    shape = {name: contents[name] for name in SHAPE}
+    apart = identities_of(manifests)
+    with making(
+        target, kind="neighbors", made_from=made_from, settings=settings, apart=apart
+    ) as made:
+        if len(parts) == 1:
+            made.checksums |= link_files(parts[0], manifests[0], made.folder)
+            (made.folder / RECALL).unlink(missing_ok=True)
+        else:
+            _merge_blocks(made.folder, parts, **shape)
+        kept = {name: v for name, v in contents.items() if name not in ("rows", "n_entries")}
+        made.contents |= {**kept, "recall": _recall(made.folder, parts, **shape)}
 
 
 def _merge_blocks(
@@ -158,7 +156,7 @@ def _recall(folder: Path, parts: Sequence[Path], **shape: int) -> float:
     if not ids.size:  # an exact engine has nothing to compare
         return 1.0
     expected, _ = sort_neighbors(ids, distances, k=shape["k"])
-    return recall(read_blocks(folder, **shape).ids[samples[0]["queries"]], expected)
+    return recall(read_blocks(folder, **shape)["ids"][samples[0]["queries"]], expected)
 
 
 def load_neighbors(folder: Path) -> Neighbors:
@@ -168,8 +166,11 @@ def load_neighbors(folder: Path) -> Neighbors:
         ArtifactError: naming the file that is missing, truncated or of another shape.
     """
     contents = read_manifest(folder, kind="neighbors")["contents"]
-    shape = {name: contents[name] for name in ("n_queries", "block_queries", "k")}
-    return read_blocks(folder, **shape)
+    return Neighbors(
+        **read_blocks(folder, **{name: contents[name] for name in SHAPE}),
+        places=evenly_spaced(contents["of_queries"], contents["n_queries"]),
+        entries=entries_of(contents),
+    )
 
 
 def recall(found: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
@@ -187,22 +188,20 @@ def blocks_of(folder: Path, n_queries: int, block_queries: int) -> list[tuple[Pa
     ]
 
 
-def read_blocks(folder: Path, *, n_queries: int, block_queries: int, k: int) -> Neighbors:
-    """Read the blocks of a folder.
+def read_blocks(
+    folder: Path, *, n_queries: int, block_queries: int, k: int
+) -> dict[str, NDArray[Any]]:
+    """Return ids, distances and values (n_queries, k) from the blocks of a folder.
 
     Raises:
         ArtifactError: naming the block that is missing or cannot be read.
     """
-    neighbors = Neighbors(
-        ids=np.empty((n_queries, k), dtype=np.int64),
-        distances=np.empty((n_queries, k), dtype=np.float32),
-        values=np.empty((n_queries, k), dtype=np.int32),
-    )
+    arrays = {name: np.empty((n_queries, k), dtype) for name, dtype in ARRAYS.items()}
     for path, rows in blocks_of(folder, n_queries, block_queries):
         found = _read_arrays(path)
-        for name in ARRAYS:
-            getattr(neighbors, name)[rows] = found[name]
-    return neighbors
+        for name, array in arrays.items():
+            array[rows] = found[name]
+    return arrays
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -18,9 +18,8 @@ from knnlm.runtime.artifacts import (
     read_manifest,
     rebuild_hint,
     require_origin,
-    write_manifest,
 )
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 
 
 class Part(NamedTuple):
@@ -89,15 +88,14 @@ def _differences(block: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
 
 
 def join_parts(
-    *, kind: str, parts: Sequence[Path], output: Path, fingerprint: str, heads: Sequence[Path] = ()
+    target: Target, *, kind: str, parts: Sequence[Path], heads: Sequence[Path] = ()
 ) -> None:
     """Publish the artifact of some parts: their files, settings and origin.
 
     Args:
+        target: what is made.
         kind: of the artifact; its parts are of the kind {kind}_part.
         parts: their folders, in order.
-        output: the folder to make.
-        fingerprint: names the folder in which it is put together.
         heads: the artifact of the kind {kind}_head that the parts were made from, if there is
             one; its files belong to the artifact too.
 
@@ -110,20 +108,18 @@ def join_parts(
         expected = identity(head, kind=f"{kind}_head")
         require_origin(parts[0], kind=f"{kind}_part", role="head", expected=expected)
         sources.append((head, read_manifest(head, kind=f"{kind}_head")))
-    partial = partial_folder(output, fingerprint, identities_of(manifests))
-    checksums: dict[str, str] = {}
-    for folder, manifest in sources:
-        checksums |= link_files(folder, manifest, partial)
-    made_from, contents = manifests[0]["made_from"], manifests[0]["contents"]
-    write_manifest(
-        partial,
+    first = manifests[0]
+    made_from = {role: made for role, made in first["made_from"].items() if role != "head"}
+    with making(
+        target,
         kind=kind,
-        settings=manifests[0]["settings"],
-        made_from={role: made_from[role] for role in made_from if role != "head"},
-        contents={name: contents[name] for name in contents if name != "rows"},
-        checksums=checksums,
-    )
-    publish(partial, output)
+        made_from=made_from,
+        settings=first["settings"],
+        apart=identities_of(manifests),
+    ) as made:
+        for folder, manifest in sources:
+            made.checksums |= link_files(folder, manifest, made.folder)
+        made.contents |= {name: v for name, v in first["contents"].items() if name != "rows"}
 
 
 def link_files(source: Path, manifest: Mapping[str, Any], target: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 NumPy alone, so that readers start in a moment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -76,16 +76,33 @@ class Entries:
             return ids
         found = np.full(ids.size, -1, dtype=np.int64)
         flat, per_block = ids.ravel(), max(1, round(self.share * BLOCK))
-        for block in np.unique(flat[flat >= 0] // per_block).tolist():
-            places = flat // per_block == block
+        for block, places in group_by_range(flat, per_block):
             found[places] = self._drawn(block)[flat[places] - block * per_block]
         return found.reshape(ids.shape)
 
+    def called(self, name: str) -> str:
+        """Return how an error calls a datastore: with its share, if it is not whole."""
+        return name if self.share == 1 else f"{name} at a share of {self.share}"
+
     def described(self) -> dict[str, Any]:
-        """Return what a manifest says of it, and `entries_of` reads."""
-        return {"n_positions": self.n_positions, "share": self.share, "share_seed": self.seed}
+        """Return what the `contents` of a manifest say of it, for `entries_of`."""
+        return {"n_positions": self.n_positions, "share": self.share, "seed": self.seed}
 
 
 def entries_of(contents: Mapping[str, Any]) -> Entries:
     """Return which positions are entries, from the `contents` of a datastore or of neighbors."""
-    return Entries(contents["n_positions"], contents["share"], contents["share_seed"])
+    return Entries(**contents["entries"])
+
+
+def group_by_range(ids: NDArray[np.int64], n_rows: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield (number of a range of `n_rows` ids, places of `ids` that lie in it), in order.
+
+    Ids below 0 are left out. With it everything reads a datastore in order, whatever is asked.
+    """
+    numbers = ids // n_rows
+    small = np.int16 if ids.max(initial=0) // n_rows < 1 << 15 else np.int64
+    order = np.argsort(numbers.astype(small), kind="stable")  # 16 bits: a radix sort
+    borders = np.flatnonzero(np.diff(numbers[order])) + 1
+    for places in np.split(order, borders):
+        if len(places) and numbers[places[0]] >= 0:
+            yield int(numbers[places[0]]), places

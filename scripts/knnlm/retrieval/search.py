@@ -4,6 +4,7 @@ A search that was interrupted goes on with the missing blocks. Memory: that of t
 `knnlm.retrieval.engines.exact` and `open_index`) and the neighbors of one block of queries.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,55 +12,45 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.datastore import Datastore, open_datastore, verify_rows
 from knnlm.retrieval.encoder import available_device
 from knnlm.retrieval.engines.exact import check_search, search_exact, squared_distances
 from knnlm.retrieval.engines.inverted_file import open_index, search_index, search_parameters
 from knnlm.retrieval.engines.nearest import no_neighbors
-from knnlm.retrieval.engines.settings import INVERTED_FILES
+from knnlm.retrieval.engines.settings import INVERTED_FILES, check_engine
 from knnlm.retrieval.neighbors import RECALL, ROUGH, blocks_of, write_block, write_recall
 from knnlm.retrieval.parts import Part
-from knnlm.runtime.artifacts import identity, read_manifest, require_origin, write_manifest
+from knnlm.retrieval.queries import searched_queries
+from knnlm.runtime.artifacts import identity, read_manifest, require_origin
 from knnlm.runtime.logs import Progress
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.runtime.seeds import numpy_generator
 from knnlm.runtime.signals import stop_if_asked
 
 
 def search_part(
+    target: Target,
     *,
-    output: Path,
-    fingerprint: str,
     datastore: Path,
     index: Path,
     queries: Path,
-    k: int,
-    block_queries: int,
-    recall_sample: int,
-    keys_mib: int,
-    scores_mib: int,
-    seed: int,
+    search: Mapping[str, Any],
     part: Part,
-    device: str | None = None,
+    n_queries: int | None = None,
 ) -> None:
     """Find the nearest entries of every query in the rows of a part, and publish them.
 
     Args:
-        output: the folder to make.
-        fingerprint: names the folder in which finished blocks wait.
+        target: what is made; its seed is that of the sample on which recall is measured.
         datastore: the folder of the datastore; its key site is searched.
         index: the folder of its index, which says the engine and its settings.
-        queries: the folder of the queries, made by the same model from the same corpus.
-        k: neighbors of a query.
-        block_queries: queries searched and published together.
-        recall_sample: queries on which an approximate engine is compared with exact search.
-        keys_mib: keys compared at a time, in fp32.
-        scores_mib: fp32 scores held at a time on a GPU.
-        seed: of that sample.
+        queries: the folder of the queries, made by the same model from any corpus.
+        search: the block of the config: k, neighbors of a query; block_queries, searched and
+            published together; recall_sample, queries on which an approximate engine is compared
+            with exact search; keys_mib, keys compared at a time, in fp32; scores_mib, fp32 scores
+            held at a time on a GPU.
         part: the rows that are searched.
-        device: of the engine `exact`; None takes a GPU if there is one. An inverted file is
-            searched on the CPU, its recall sample too: such a job asks for no GPU.
+        n_queries: how many evenly spaced queries are searched; all if None.
 
     Raises:
         ValueError: if k is larger than the datastore.
@@ -67,61 +58,52 @@ def search_part(
     """
     store = open_datastore(datastore).part(part)
     verify_rows(store)
-    for role in ("model", "tokens"):
-        require_origin(queries, kind="queries", role=role, expected=store.made_from[role])
-    tiles = {
-        "slice_rows": max(1, (keys_mib << 20) // (4 * store.dim)),
-        "tile_bytes": scores_mib << 20,
-    }
-    engine = _Engine(store, index, k=k, tiles=tiles, device=device)
-    hidden = load_queries(queries).hidden(store.settings["site"])
-    check_search(hidden[:1], store, k=k)
+    model = store.made_from["model"]
+    require_origin(queries, kind="queries", role="model", expected=model)
+    engine = _Engine(store, index, search)
+    hidden, asked = searched_queries(queries, store.settings["site"], n_queries)
+    check_search(hidden[:1], store, k=search["k"])
     made_from = {
         "datastore": identity(datastore, kind="datastore"),
         "index": identity(index, kind="index"),
         "queries": identity(queries, kind="queries"),
     }
-    partial = partial_folder(output, fingerprint, made_from)
-    _search_blocks(partial, engine, hidden, block_queries=block_queries)
-    chosen = _recall_sample(len(hidden), recall_sample, seed=seed)
-    _write_recall(partial / RECALL, engine, hidden, chosen)
-    write_manifest(
-        partial,
-        kind="neighbors_part",
-        settings={"k": k, "recall_sample": recall_sample, "seed": seed},
-        made_from=made_from,
-        contents={
-            "n_queries": len(hidden),
-            "block_queries": block_queries,
-            "k": k,
+    settings = {name: search[name] for name in ("k", "recall_sample")} | {"seed": target.seed}
+    with making(target, kind="neighbors_part", made_from=made_from, settings=settings) as made:
+        _search_blocks(made.folder, engine, hidden, block_queries=search["block_queries"])
+        chosen = _recall_sample(len(hidden), search["recall_sample"], seed=target.seed)
+        _write_recall(made.folder / RECALL, engine, hidden, chosen)
+        made.contents |= {
+            **asked,
+            "block_queries": search["block_queries"],
+            "k": search["k"],
             "site": store.settings["site"],
             "search": engine.settings_in_use(),
             "recall_queries": len(chosen),
             "n_entries": store.n_entries,
+            "entries": store.entries.described(),
             "rows": [store.rows.start, store.rows.stop],
-        },
-    )
-    publish(partial, output)
+        }
 
 
 class _Engine:
-    """One way to search the rows of a part, as the manifest of the index says."""
+    """One way to search the rows of a part, as the manifest of the index says.
 
-    def __init__(
-        self,
-        datastore: Datastore,
-        index: Path,
-        *,
-        k: int,
-        tiles: dict[str, int],
-        device: str | None,
-    ) -> None:
+    An inverted file is searched on the CPU, its recall sample too: such a job asks for no GPU.
+    """
+
+    def __init__(self, datastore: Datastore, index: Path, search: Mapping[str, Any]) -> None:
         self.settings = read_manifest(index, kind="index")["settings"]
-        self.datastore, self.k, self.tiles = datastore, k, tiles
+        check_engine(self.settings)
+        self.datastore, self.k = datastore, search["k"]
+        self.tiles = {
+            "slice_rows": max(1, (search["keys_mib"] << 20) // (4 * datastore.dim)),
+            "tile_bytes": search["scores_mib"] << 20,
+        }
         if self.settings["engine"] in INVERTED_FILES:
             self.index, self.device = open_index(index, datastore=datastore), "cpu"
         else:
-            self.index, self.device = None, device or available_device()
+            self.index, self.device = None, available_device()
 
     def exact(self, queries: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return ids and distances of exact search."""

@@ -1,13 +1,32 @@
-"""Tuning on validation: a grid of k, temperature and lmbda over stored neighbors, and its best."""
+"""Tuning on validation: a grid of k, temperature and lmbda over stored neighbors, and its best.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+The best point is an artifact of one JSON file with numbers at full precision. Everything that
+comes after reads it there.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import knn_log_probs, mean_distance, mix_log_probs, sweep
+from knnlm.retrieval.neighbors import load_neighbors
+from knnlm.runtime.artifacts import (
+    ArtifactError,
+    identity,
+    rebuild_hint,
+    require_origin,
+    save_json,
+)
+from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.making import Target
+
+NAMES = ("datastore", "seed", "index", "corpus")  # of a tuned point, as in its path
 
 
 class Point(NamedTuple):
@@ -68,12 +87,19 @@ def tune(
         values: (n_queries, k_max), -1 where a neighbor is missing.
         targets: (n_queries,).
         lm_log_probs: (n_queries,), natural logarithms.
-        grid: `k`, a list; `temperatures`, `low`, `high` and `count` of a geometric series
-            relative to the mean distance; `lmbdas`, the same of an arithmetic one.
+        grid: `k`, a list, of which those above k_max are left out; `temperatures`, `low`, `high`
+            and `count` of a geometric series relative to the mean distance; `lmbdas`, the same
+            of an arithmetic one.
 
     Raises:
-        ValueError: if the grid needs more neighbors than were stored, or see `sweep`.
+        ValueError: if no k is left, or see `sweep`.
     """
+    ks = [k for k in grid["k"] if k <= distances.shape[1]]
+    if not ks:
+        raise ValueError(
+            f"expected grid.k to have a number up to {distances.shape[1]}, the stored neighbors, "
+            f"got {list(grid['k'])}; lower one, or raise search.k and search again"
+        )
     distance = mean_distance(distances)
     temperatures = np.geomspace(*_low_high_count(grid["temperatures"]))
     lmbdas = np.linspace(*_low_high_count(grid["lmbdas"]))
@@ -82,11 +108,11 @@ def tune(
         values,
         targets,
         lm_log_probs,
-        ks=grid["k"],
+        ks=ks,
         temperatures=temperatures * distance,
         lmbdas=lmbdas,
     )
-    return Tuning(np.asarray(grid["k"], np.int64), temperatures, lmbdas, distance, nll)
+    return Tuning(np.asarray(ks, np.int64), temperatures, lmbdas, distance, nll)
 
 
 def nll_at(
@@ -122,3 +148,132 @@ def nll_at(
 
 def _low_high_count(series: Mapping[str, Any]) -> tuple[float, float, int]:
     return series["low"], series["high"], series["count"]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned point, and how it was found.
+
+    Attributes:
+        names: datastore, seed, index and corpus.
+        k: number of neighbors.
+        temperature: in units of squared distance.
+        lmbda: weight on kNN.
+        temperature_relative: the temperature over the mean squared distance.
+        mean_squared_distance: of the found neighbors, see `mean_distance`.
+        nll: at the point, nats a token of validation.
+        n_queries: on which it was tuned.
+        place: of k, temperature and lmbda in the grid.
+        grid: `k`, relative `temperatures` and `lmbdas` that were tried.
+        made_from: the identities of queries and neighbors.
+    """
+
+    names: Mapping[str, str]
+    k: int
+    temperature: float
+    lmbda: float
+    temperature_relative: float
+    mean_squared_distance: float
+    nll: float
+    n_queries: int
+    place: tuple[int, int, int]
+    grid: Mapping[str, list[float]]
+    made_from: Mapping[str, str]
+
+    @property
+    def point(self) -> Point:
+        """The three settings."""
+        return Point(self.k, self.temperature, self.lmbda)
+
+
+def tune_interpolation(
+    target: Target, *, queries: Path, neighbors: Path, grid: Mapping[str, Any]
+) -> None:
+    """Tune on stored neighbors, and write the best point as JSON.
+
+    Args:
+        target: the file, and the names of the point.
+        queries: of validation.
+        neighbors: of these queries.
+        grid: see `tune`.
+
+    Raises:
+        ArtifactError: if the neighbors are of other queries.
+        ValueError: see `tune`.
+    """
+    made_from = {"queries": identity(queries, kind="queries")}
+    require_origin(neighbors, kind="neighbors", role="queries", expected=made_from["queries"])
+    made_from["neighbors"] = identity(neighbors, kind="neighbors")
+    scored, found = load_queries(queries), load_neighbors(neighbors)
+    targets, lm_log_probs = (a[found.places] for a in (scored.targets, scored.lm_log_probs))
+    tuning = tune(found.distances, found.values, targets, lm_log_probs, grid=grid)
+    place = tuning.best
+    tuned = Tuned(
+        names=dict(target.names),
+        **tuning.point._asdict(),
+        temperature_relative=float(tuning.temperatures[place[1]]),
+        mean_squared_distance=tuning.distance,
+        nll=float(tuning.nll[place]),
+        n_queries=len(targets),
+        place=place,
+        grid={
+            "k": tuning.ks.tolist(),
+            "temperatures": tuning.temperatures.tolist(),
+            "lmbdas": tuning.lmbdas.tolist(),
+        },
+        made_from=made_from,
+    )
+    LOGGER.info("tuned on %s queries: %s", len(targets), tuning.point)
+    save_json(target.output, asdict(tuned))
+
+
+def read_tuned(path: Path) -> Tuned:
+    """Read a tuned point; every number is the one that was written, to the bit.
+
+    Raises:
+        ArtifactError: if the file is missing, or is not a whole tuned point of its path.
+    """
+    try:
+        read = json.loads(path.read_text(encoding="ascii"))
+        tuned = Tuned(**{**read, "place": tuple(read["place"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read as a tuned point ({error}); {rebuild_hint(path)}"
+        ) from error
+    parts = {*path.parent.parts, path.stem}
+    for name, value in tuned.names.items():
+        if not {value, f"{name}{value}"} & parts:
+            raise ArtifactError(
+                f"expected {path} to be of what its path says, it is of {name} {value}; "
+                f"{rebuild_hint(path)}"
+            )
+    return tuned
+
+
+class TunedPoints(dict[tuple[str, ...], Tuned]):
+    """Tuned points by datastore, seed, index and corpus; seeds may be numbers."""
+
+    def __getitem__(self, key: tuple[str | int, ...]) -> Tuned:
+        """Return the point of these names."""
+        return super().__getitem__(tuple(map(str, key)))
+
+    def __missing__(self, key: tuple[str, ...]) -> Tuned:
+        """Tell which point is not there, and which are."""
+        there = ", ".join(map("/".join, self)) or "none"
+        raise ArtifactError(f"expected a tuned point of {'/'.join(key)}, got {there}")
+
+
+def tuned_points(paths: Iterable[Path]) -> TunedPoints:
+    """Return tuned points by (datastore, seed, index, corpus), from files in any order.
+
+    Raises:
+        ArtifactError: see `read_tuned`; or if two files are of the same names.
+    """
+    points = TunedPoints()
+    for path in paths:
+        tuned = read_tuned(path)
+        key = tuple(tuned.names[name] for name in NAMES)
+        if key in points:
+            raise ArtifactError(f"expected one tuned point of {'/'.join(key)}, got {path} too")
+        points[key] = tuned
+    return points

@@ -17,9 +17,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from knnlm.retrieval.datastore import Datastore, group_by_range
+from knnlm.retrieval.datastore import Datastore
 from knnlm.retrieval.engines.nearest import no_neighbors, sort_neighbors
 from knnlm.retrieval.engines.scorers import FaissScorer, Scorer, TorchScorer
+from knnlm.retrieval.sampling import Entries, group_by_range
 
 TILE_BYTES = 2 << 30  # of fp32 scores on a GPU at a time
 CONFIDENCE = 8.0  # standard deviations of accumulated rounding errors that are allowed for
@@ -78,18 +79,19 @@ def check_search(
         ValueError: if k is larger than the datastore, or a query is of another width or not
             finite.
     """
-    name, n_entries, dim = datastore.folder, datastore.n_entries, datastore.dim
-    return check_queries(queries, k=k, name=str(name), n_entries=n_entries, dim=dim)
+    name = str(datastore.folder)
+    return check_queries(queries, datastore.entries, k=k, dim=datastore.dim, name=name)
 
 
 def check_queries(
-    queries: NDArray[np.float32], *, k: int, name: str, n_entries: int, dim: int
+    queries: NDArray[np.float32], entries: Entries, *, k: int, dim: int, name: str
 ) -> NDArray[np.float32]:
     """Return the same for keys that need not be stored, called `name` in errors."""
-    if not 1 <= k <= n_entries:
+    if not 1 <= k <= len(entries):
         raise ValueError(
-            f"k must be from 1 to {n_entries:,}, the number of entries of {name}, got {k:,}; "
-            "lower search.k or store more text"
+            f"k must be from 1 to {len(entries):,}, the number of entries of "
+            f"{entries.called(name)}, got {k:,}; lower search.k, or store more text or a larger "
+            "share"
         )
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise ValueError(

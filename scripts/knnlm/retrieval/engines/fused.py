@@ -12,113 +12,88 @@ Memory: the model, one block of keys in its dtype and in fp32, and 12 x k bytes 
 import functools
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knnlm.lm.scoring import load_queries
-from knnlm.retrieval.encoder import Encoder, available_device, open_encoder
+from knnlm.retrieval.encoder import SPLIT, Encoder, available_device, key_settings, open_encoder
 from knnlm.retrieval.engines.exact import add_keys, check_queries, scorer_of
 from knnlm.retrieval.engines.nearest import no_neighbors
 from knnlm.retrieval.engines.scorers import Scorer
+from knnlm.retrieval.engines.settings import check_engine
 from knnlm.retrieval.neighbors import RECALL, blocks_of, write_block, write_recall
 from knnlm.retrieval.parts import Part
-from knnlm.runtime.artifacts import atomic_path, identity, require_origin, write_manifest
+from knnlm.retrieval.queries import searched_queries
+from knnlm.runtime.artifacts import atomic_path, identity, read_manifest, require_origin
 from knnlm.runtime.logs import Progress
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.runtime.signals import stop_if_asked
 
 STATE = "nearest.npz"  # waits in the partial folder: the nearest so far, and of how many keys
 
 
 def search_fused_part(
+    target: Target,
     *,
-    output: Path,
-    fingerprint: str,
     model: Path,
     tokens: Path,
     index: Path,
     queries: Path,
-    site: str,
-    stride: int,
-    dtype: str,
-    block_keys: int,
-    k: int,
-    block_queries: int,
-    recall_sample: int,
-    scores_mib: int,
+    datastore: Mapping[str, Any],
+    search: Mapping[str, Any],
     part: Part,
-    device: str | None = None,
 ) -> None:
     """Find the nearest entries of every query in the rows of a part, and publish them.
 
     Args:
-        output: the folder to make.
-        fingerprint: names the folder in which the state waits.
+        target: what is made; its seed is that of the datastore's share.
         model: the folder of the LM that the datastore would be built with.
         tokens: folder of the token streams; the train split is encoded.
-        index: the folder that holds the settings of the engine.
-        queries: the folder of the queries, made by the same model from the same corpus.
-        site: where in the last block the key is taken.
-        stride: tokens a window moves on.
-        dtype: that keys are rounded to, float16 or float32.
-        block_keys: keys encoded, compared and dropped together; a part has whole blocks.
-        k: neighbors of a query.
-        block_queries: queries compared, and written, together.
-        recall_sample: queries for which others measure their recall; here it is 1.
-        scores_mib: fp32 scores held at a time on a GPU.
+        index: the folder that holds the settings of the engine: block_keys are encoded, compared
+            and dropped together; a part has whole blocks.
+        queries: the folder of the queries, made by the same model from any corpus.
+        datastore: the entry of the config, see `open_encoder`; and `queries`, how many evenly
+            spaced ones are searched, all if there is no number.
+        search: the block of the config: k, neighbors of a query; block_queries, compared and
+            written together; recall_sample, queries for which other engines measure their
+            recall, which is 1 here; scores_mib, fp32 scores held at a time on a GPU.
         part: the rows that are encoded.
-        device: None takes a GPU if there is one.
 
     Raises:
         ValueError: if a setting is wrong, or k is larger than the datastore would be.
-        ArtifactError: if the queries are of another model or corpus.
+        ArtifactError: if the queries are of another model.
     """
-    device = device or available_device()
-    settings = {"site": site, "stride": stride, "dtype": dtype, "split": "train"}
-    encoder, origin = open_encoder(model, tokens, **settings, device=device)
-    for role, expected in origin.items():
-        require_origin(queries, kind="queries", role=role, expected=expected)
-    hidden = load_queries(queries).hidden(site)
-    sizes = {"n_entries": encoder.n_entries, "dim": encoder.dim}
-    check_queries(hidden[:1], k=k, name=f"the train split of {tokens}", **sizes)
-    rows = part.rows(encoder.n_entries, unit=block_keys)
-    made_from = {
-        **origin,
-        "index": identity(index, kind="index"),
-        "queries": identity(queries, kind="queries"),
-    }
-    partial = partial_folder(output, fingerprint, made_from)
-    blocks = dict(blocks_of(partial, len(hidden), block_queries))
-    if not all(path.is_file() for path in blocks):
-        scorer = functools.partial(scorer_of, device=device, tile_bytes=scores_mib << 20)
-        _search(blocks, (encoder, rows, block_keys), hidden, scorer, k=k)
-    write_recall(partial / RECALL, np.arange(0), *no_neighbors(0, 0))
-    (partial / STATE).unlink(missing_ok=True)
-    write_manifest(
-        partial,
-        kind="neighbors_part",
-        settings={**settings, "k": k},
-        made_from=made_from,
-        contents={
-            "n_queries": len(hidden),
-            "block_queries": block_queries,
+    engine, k = read_manifest(index, kind="index")["settings"], search["k"]
+    check_engine(engine)
+    encoder, origin = open_encoder(model, tokens, datastore=datastore, seed=target.seed)
+    require_origin(queries, kind="queries", role="model", expected=origin["model"])
+    hidden, asked = searched_queries(queries, datastore["site"], datastore.get("queries"))
+    name = f"the train split of {tokens}"
+    check_queries(hidden[:1], encoder.entries, k=k, dim=encoder.dim, name=name)
+    rows = part.rows(encoder.n_entries, unit=engine["block_keys"])
+    folders = {"index": (index, "index"), "queries": (queries, "queries")}
+    made_from = origin | {role: identity(at, kind=kind) for role, (at, kind) in folders.items()}
+    settings = {**key_settings(datastore), "split": SPLIT, "k": k}
+    with making(target, kind="neighbors_part", made_from=made_from, settings=settings) as made:
+        blocks = dict(blocks_of(made.folder, len(hidden), search["block_queries"]))
+        if not all(path.is_file() for path in blocks):
+            tile_bytes = search["scores_mib"] << 20
+            scorer = functools.partial(scorer_of, device=available_device(), tile_bytes=tile_bytes)
+            _search(blocks, (encoder, rows, engine["block_keys"]), hidden, scorer, k=k)
+        write_recall(made.folder / RECALL, np.arange(0), *no_neighbors(0, 0))
+        (made.folder / STATE).unlink(missing_ok=True)
+        made.contents |= {
+            **asked,
+            "block_queries": search["block_queries"],
             "k": k,
-            "site": site,
+            "site": datastore["site"],
             "search": {"engine": "fused"},
-            "recall_queries": min(recall_sample, len(hidden)),
+            "recall_queries": min(search["recall_sample"], len(hidden)),
             "n_entries": encoder.n_entries,
+            "entries": encoder.entries.described(),
             "rows": [rows.start, rows.stop],
-        },
-    )
-    publish(partial, output)
-
-
-def values_of(stream: NDArray[np.unsignedinteger], ids: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Return the token after each entry of a stream, in the shape of `ids`; -1 where that is -1."""
-    values = np.full(ids.shape, -1, dtype=np.int32)
-    values[ids >= 0] = stream[ids[ids >= 0] + 1]
-    return values
+        }
 
 
 def _search(
@@ -135,7 +110,7 @@ def _search(
     _find(nearest, keys, hidden, blocks.values(), scorer, state=state)
     for path, block in blocks.items():
         ids, distances = (array[block] for array in nearest)
-        values = values_of(keys[0].stream, ids)
+        values = np.where(ids < 0, -1, keys[0].values(ids).astype(np.int32))
         write_block(path, {"ids": ids, "distances": distances, "values": values})
 
 

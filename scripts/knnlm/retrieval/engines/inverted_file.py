@@ -19,11 +19,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from knnlm.retrieval.datastore import Datastore, group_by_range, open_datastore, shard_name
+from knnlm.retrieval.datastore import Datastore, open_datastore, shard_name
 from knnlm.retrieval.engines.exact import check_search, squared_distances
 from knnlm.retrieval.engines.nearest import no_neighbors, sort_neighbors
 from knnlm.retrieval.engines.settings import CODE_BITS, TRAINED, check_index
 from knnlm.retrieval.parts import Part
+from knnlm.retrieval.sampling import group_by_range
 from knnlm.runtime.artifacts import (
     ArtifactError,
     atomic_path,
@@ -33,10 +34,9 @@ from knnlm.runtime.artifacts import (
     rebuild_hint,
     require_origin,
     verify_checksums,
-    write_manifest,
 )
 from knnlm.runtime.logs import LOGGER, Progress
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.runtime.seeds import derive_seed, numpy_generator
 from knnlm.runtime.signals import stop_if_asked
 
@@ -44,9 +44,7 @@ CENTROIDS = "centroids.faiss"  # waits in the partial folder: clustering takes l
 MARGIN = 32  # neighbors beyond k that are asked for, so that ties at the last place show
 
 
-def train_index(
-    *, output: Path, fingerprint: str, datastore: Path, index: Mapping[str, Any], seed: int
-) -> None:
+def train_index(target: Target, *, datastore: Path, index: Mapping[str, Any]) -> None:
     """Train an index on a sample of the keys and publish it, empty.
 
     Two stages, the centroids and the code; a training that was interrupted goes on with the
@@ -54,52 +52,41 @@ def train_index(
     clustering.
 
     Args:
-        output: the folder to make.
-        fingerprint: names the folder in which the centroids wait.
+        target: what is made; its seed is that of the sample and of the clustering.
         datastore: the folder of the datastore.
-        index: the block of the config: engine, n_centroids, n_probes, train_keys, rescore, and
-            code_bytes for ivfpq.
-        seed: of the sample and the clustering.
+        index: the entry of the config: engine, metric, n_centroids, n_probes, train_keys,
+            rescore, and code_bytes for ivfpq.
 
     Raises:
         ValueError: if a setting does not fit the datastore.
     """
-    store = open_datastore(datastore)
+    store, seed = open_datastore(datastore), target.seed
     check_index(index, n_entries=store.n_entries, dim=store.dim)
     made_from = {"datastore": identity(datastore, kind="datastore")}
-    partial = partial_folder(output, fingerprint, made_from)
-    sample = _sample(store, index["train_keys"], seed=seed)
-    clustered = (partial / CENTROIDS).is_file()
-    stages = Progress("index", total=2, unit="stages", done=int(clustered))
-    if not clustered:
-        _write(_centroids(sample, index["n_centroids"], seed=seed), partial / CENTROIDS)
-        stages.update(1, "clustering is done")
-        stop_if_asked()
-    centroids = faiss.read_index(str(partial / CENTROIDS))
-    _write(_trained(sample, centroids, index, seed=seed), partial / TRAINED)
-    (partial / CENTROIDS).unlink()
-    stages.update(2)
-    write_manifest(
-        partial,
-        kind="index_head",
-        settings={**index, "seed": seed},
-        made_from=made_from,
-        contents={},
-    )
-    publish(partial, output)
+    settings = {**index, "seed": seed}
+    with making(target, kind="index_head", made_from=made_from, settings=settings) as made:
+        sample = _sample(store, index["train_keys"], seed=seed)
+        waiting = made.folder / CENTROIDS
+        clustered = waiting.is_file()
+        stages = Progress("index", total=2, unit="stages", done=int(clustered))
+        if not clustered:
+            _write(_centroids(sample, index["n_centroids"], seed=seed), waiting)
+            stages.update(1, "clustering is done")
+            stop_if_asked()
+        centroids = faiss.read_index(str(waiting))
+        _write(_trained(sample, centroids, index, seed=seed), made.folder / TRAINED)
+        waiting.unlink()
+        stages.update(2)
 
 
-def encode_index_part(
-    *, output: Path, fingerprint: str, datastore: Path, head: Path, part: Part
-) -> None:
+def encode_index_part(target: Target, *, datastore: Path, head: Path, part: Part) -> None:
     """Encode the keys of a part and publish their codes, shard by shard.
 
     A part that was interrupted goes on with the missing shards. Memory: a slice of keys in fp32
     and its codes, some 1 GiB; bytes on disk: n_entries x bytes_per_entry over all parts.
 
     Args:
-        output: the folder to make.
-        fingerprint: names the folder in which finished shards wait.
+        target: what is made.
         datastore: the folder of the datastore.
         head: the trained index.
         part: which shards.
@@ -107,30 +94,22 @@ def encode_index_part(
     Raises:
         ArtifactError: if the index was trained on another datastore.
     """
-    store = open_datastore(datastore)
+    store = open_datastore(datastore).part(part)
     made_from = {"datastore": identity(datastore, kind="datastore")}
     require_origin(head, kind="index_head", role="datastore", expected=made_from["datastore"])
     trained = faiss.read_index(str(head / TRAINED))
-    store = store.part(part)
     made_from["head"] = identity(head, kind="index_head")
-    partial = partial_folder(output, fingerprint, made_from)
-    _encode_shards(partial, store, trained)
     settings = read_manifest(head, kind="index_head")["settings"]
-    write_manifest(
-        partial,
-        kind="index_part",
-        settings=settings,
-        made_from=made_from,
-        contents={
+    with making(target, kind="index_part", made_from=made_from, settings=settings) as made:
+        _encode_shards(made.folder, store, trained)
+        made.contents |= {
             "engine": settings["engine"],
             "n_entries": store.n_entries,
             "dim": store.dim,
             "n_centroids": trained.nlist,
             "bytes_per_entry": trained.sa_code_size(),
             "rows": [store.rows.start, store.rows.stop],
-        },
-    )
-    publish(partial, output)
+        }
 
 
 def _encode_shards(partial: Path, store: Datastore, trained: faiss.IndexIVF) -> None:

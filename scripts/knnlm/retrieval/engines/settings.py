@@ -5,24 +5,23 @@ from pathlib import Path
 from typing import Any
 
 from knnlm.retrieval.parts import join_parts
-from knnlm.runtime.artifacts import identity, write_manifest
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.artifacts import identity
+from knnlm.runtime.making import Target, making
 
 INVERTED_FILES = ("ivf_flat", "ivfpq")  # the engines with an index on disk
 ENGINES = ("exact", "fused", *INVERTED_FILES)
+METRICS = ("l2",)  # of distances; squared, as everywhere
 TRAINED = "trained.faiss"
 CODE_BITS = 8  # of each part of a code, as in the paper: 256 centroids a part
 
 
 def build_index(
+    target: Target,
     *,
-    output: Path,
-    fingerprint: str,
     index: Mapping[str, Any],
     datastore: Sequence[Path],
     head: Sequence[Path],
     parts: Sequence[Path],
-    seed: int,
 ) -> None:
     """Publish an index: the trained one and the codes of every part, under one name.
 
@@ -30,30 +29,38 @@ def build_index(
     manifest with the settings.
 
     Args:
-        output: the folder to make.
-        fingerprint: names the folder in which it is put together.
-        index: the block of the config.
+        target: what is made.
+        index: the entry of the config.
         datastore: its folder; none for the fused engine.
         head: the trained index; none for an engine without one.
         parts: the codes of each part, in order; none for an engine without an index.
-        seed: of the index.
 
     Raises:
+        ValueError: if the engine or the metric is none that there is.
         ArtifactError: if the parts do not belong together.
     """
+    check_engine(index)
     if index["engine"] in INVERTED_FILES:
-        join_parts(kind="index", parts=parts, output=output, fingerprint=fingerprint, heads=head)
+        join_parts(target, kind="index", parts=parts, heads=head)
         return
-    partial = partial_folder(output, fingerprint, {})
     origin = [("datastore", identity(folder, kind="datastore")) for folder in datastore]
-    write_manifest(
-        partial,
-        kind="index",
-        settings={**index, "seed": seed},
-        made_from=dict(origin),
-        contents={"engine": index["engine"]},
-    )
-    publish(partial, output)
+    settings = {**index, "seed": target.seed}
+    with making(target, kind="index", made_from=dict(origin), settings=settings) as made:
+        made.contents["engine"] = index["engine"]
+
+
+def check_engine(index: Mapping[str, Any]) -> None:
+    """Check that there is such an engine, and that it has such a metric.
+
+    Raises:
+        ValueError: naming the setting, what was expected and what was given.
+    """
+    engine, metric = index["engine"], index.get("metric", "l2")
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine}")
+    if metric not in METRICS:
+        supported = ", ".join(METRICS)
+        raise ValueError(f"the engine {engine} supports the metric {supported}, got {metric}")
 
 
 def check_index(index: Mapping[str, Any], *, n_entries: int, dim: int) -> None:
@@ -62,9 +69,8 @@ def check_index(index: Mapping[str, Any], *, n_entries: int, dim: int) -> None:
     Raises:
         ValueError: naming the setting, what was expected and what was given.
     """
+    check_engine(index)
     engine = index["engine"]
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine}")
     if engine not in INVERTED_FILES:
         return
     n_train = min(index["train_keys"], n_entries)
