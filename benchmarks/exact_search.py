@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from ratio_table import Row, print_table
 
-from knnlm.retrieval.datastore import Datastore, Shard
+from knnlm.retrieval.datastore import Datastore, in_memory
 from knnlm.retrieval.engines.exact import search_exact
 
 K = 1024
@@ -40,12 +40,8 @@ def clustered_keys(n_keys: int, *, seed: int) -> np.ndarray:
     return (low @ rng.standard_normal((16, DIM), dtype=np.float32) + noise).astype(np.float16)
 
 
-def in_memory(keys: np.ndarray) -> Datastore:
-    values = np.zeros(len(keys), dtype=np.uint16)
-    firsts = range(0, len(keys), ROWS_PER_SHARD)
-    shards = [Shard(i, *(a[i : i + ROWS_PER_SHARD] for a in (keys, values))) for i in firsts]
-    n, dtype = len(keys), keys.dtype
-    return Datastore(Path("memory"), tuple(shards), n, DIM, dtype, ROWS_PER_SHARD, {}, {}, range(n))
+def store_of(keys: np.ndarray) -> Datastore:
+    return in_memory(keys, np.zeros(len(keys), dtype=np.uint16), rows_per_shard=ROWS_PER_SHARD)
 
 
 def seconds(function, *args, **settings) -> float:
@@ -102,7 +98,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     faiss.omp_set_num_threads(options.threads)
-    datastore = in_memory(clustered_keys(options.keys, seed=0))
+    datastore = store_of(clustered_keys(options.keys, seed=0))
     queries = clustered_keys(options.queries, seed=1).astype(np.float32)
 
     beyond = peak_memory(in_blocks, queries, datastore) - len(queries) * K * (8 + 4)

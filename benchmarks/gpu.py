@@ -26,7 +26,7 @@ from knnlm.lm.model import create_model
 from knnlm.lm.pretraining import next_token_loss
 from knnlm.lm.training import Recipe, train
 from knnlm.plan.models import backward_too, forward
-from knnlm.retrieval.datastore import Datastore, Shard
+from knnlm.retrieval.datastore import Datastore, in_memory
 from knnlm.retrieval.engines.exact import search_exact
 
 K = 1024
@@ -159,21 +159,15 @@ def keys_of(device: str, count: int, width: int, *, seed: int) -> np.ndarray:
     return keys
 
 
-def in_memory(keys: np.ndarray) -> Datastore:
+def store_of(keys: np.ndarray) -> Datastore:
     """Return keys as a datastore that was never written."""
-    values = np.zeros(len(keys), np.uint16)
-    firsts = range(0, len(keys), ROWS_PER_SHARD)
-    shards = [Shard(i, *(a[i : i + ROWS_PER_SHARD] for a in (keys, values))) for i in firsts]
-    (count, width), dtype = keys.shape, keys.dtype
-    return Datastore(
-        Path("memory"), tuple(shards), count, width, dtype, ROWS_PER_SHARD, {}, {}, range(count)
-    )
+    return in_memory(keys, np.zeros(len(keys), np.uint16), rows_per_shard=ROWS_PER_SHARD)
 
 
 def search(device: str, sizes: Sizes, peak: float) -> Iterator[Line]:
     """Yield queries/s of exact search from host memory, against its matrix product in 16 bits."""
     for count, width in sizes.stores:
-        store = in_memory(keys_of(device, count, width, seed=1))
+        store = store_of(keys_of(device, count, width, seed=1))
         queries = keys_of(device, sizes.queries, width, seed=2).astype(np.float32)
         k = min(K, count)
         search_exact(queries[:16], store, k=k, device=device)
@@ -187,7 +181,7 @@ def search(device: str, sizes: Sizes, peak: float) -> Iterator[Line]:
 def overlap(device: str, sizes: Sizes) -> Iterator[Line]:
     """Yield the share of neighbors that the device and the CPU have in common, in order."""
     count, width, n_queries = sizes.compared
-    store = in_memory(keys_of(device, count, width, seed=3))
+    store = store_of(keys_of(device, count, width, seed=3))
     queries = keys_of(device, n_queries, width, seed=4).astype(np.float32)
     k = min(K, count)
     found, expected = (search_exact(queries, store, k=k, device=d)[0] for d in (device, "cpu"))

@@ -46,6 +46,7 @@ from knnlm.retrieval.neighbors import load_neighbors, merge_neighbors, recall
 from knnlm.retrieval.parts import Part, join_parts
 from knnlm.retrieval.search import search_part
 from knnlm.retrieval.tuning import Point, nll_at, tune
+from knnlm.runtime.making import Target
 from knnlm.text.tokens import load_tokens
 
 K, LMBDA, TEMPERATURE = 1024, 0.25, 10.0
@@ -57,7 +58,7 @@ LISTS = {"n_centroids": 2048, "train_keys": 131_072}  # of our inverted file at 
 UPDATES = 120  # of the LM: 20 seconds of training
 RECALL_QUERIES = 512
 CURVE_QUERIES, CURVE_PROBES = 1024, (4, 16, 64)
-WHOLE, PRINT = Part(0, 1), "bench"  # one part, as at the scale `cpu`
+WHOLE = Part(0, 1)  # one part, as at the scale `cpu`
 
 
 class Wrapper:
@@ -131,30 +132,33 @@ def seconds(function, *args, **named) -> float:
     return time.perf_counter() - start
 
 
-def make_datastore(output: Path, **settings) -> None:
+def to_make(output: Path) -> Target:
+    """Return an artifact as the target of a job."""
+    return Target(output, "bench", {"seed": "0"})
+
+
+def make_datastore(output: Path, **inputs) -> None:
     """Build a datastore as the workflow does."""
     part = output.with_name("datastore-part")
-    build_datastore_part(output=part, fingerprint=PRINT, part=WHOLE, **settings)
-    join_parts(kind="datastore", parts=[part], output=output, fingerprint=PRINT)
+    build_datastore_part(to_make(part), part=WHOLE, **inputs)
+    join_parts(to_make(output), kind="datastore", parts=[part])
 
 
 def make_index(output: Path, datastore: Path, index: dict) -> None:
     """Build an index as the workflow does."""
-    named = {"fingerprint": PRINT, "datastore": datastore}
     head, parts = [], []
     if index["engine"] in INVERTED_FILES:
         head, parts = ([output.with_name(f"{output.name}-{name}")] for name in ("head", "part"))
-        train_index(output=head[0], index=index, seed=0, **named)
-        encode_index_part(output=parts[0], head=head[0], part=WHOLE, **named)
-    named |= {"datastore": [datastore], "head": head, "parts": parts}
-    build_index(output=output, index=index, seed=0, **named)
+        train_index(to_make(head[0]), datastore=datastore, index=index)
+        encode_index_part(to_make(parts[0]), datastore=datastore, head=head[0], part=WHOLE)
+    build_index(to_make(output), index=index, datastore=[datastore], head=head, parts=parts)
 
 
-def find(output: Path, **settings) -> None:
+def find(output: Path, **inputs) -> None:
     """Search as the workflow does."""
     part = output.with_name("neighbors-part")
-    search_part(output=part, fingerprint=PRINT, seed=0, part=WHOLE, **settings)
-    merge_neighbors(output=output, fingerprint=PRINT, parts=[part])
+    search_part(to_make(part), part=WHOLE, **inputs)
+    merge_neighbors(to_make(output), parts=[part])
 
 
 def ours(made: Prepared, folder: Path, n_queries: int) -> dict[str, float]:
@@ -166,8 +170,7 @@ def ours(made: Prepared, folder: Path, n_queries: int) -> dict[str, float]:
         folder / "datastore",
         model=made.model,
         tokens=made.tokens,
-        **{key: config["datastores"]["base"][key] for key in ("site", "stride", "dtype")},
-        shard_mib=config["datastores"]["base"]["shard_mib"],
+        datastore=config["datastores"]["base"],
     )
     steps["index"] = seconds(
         make_index, folder / "exact", folder / "datastore", {"engine": "exact"}
@@ -187,7 +190,7 @@ def ours(made: Prepared, folder: Path, n_queries: int) -> dict[str, float]:
         datastore=folder / "datastore",
         index=folder / "exact",
         queries=folder / "queries",
-        **{**config["search"], "k": K, "recall_sample": 1},
+        search={**config["search"], "k": K, "recall_sample": 1},
     )
     scored, found = load_queries(folder / "queries"), load_neighbors(folder / "neighbors")
     arrays = (found.distances, found.values, np.array(scored.targets), scored.lm_log_probs)

@@ -27,6 +27,7 @@ from knnlm.lm.pretraining import next_token_loss
 from knnlm.retrieval.datastore import Datastore, Shard
 from knnlm.retrieval.encoder import Encoder
 from knnlm.retrieval.engines.exact import search_exact
+from knnlm.retrieval.sampling import Entries
 
 K = 256
 QUERIES = 2048  # searched at a time at the scale `cpu`
@@ -117,8 +118,18 @@ def store(folder: Path, count: int, width: int) -> Datastore:
             np.save(path, generator.standard_normal((rows, width), np.float32).astype(np.float16))
         values = np.zeros(rows, np.uint16)
         shards.append(Shard(first, np.load(path, mmap_mode="r"), values))
-    dtype, rows = np.dtype(np.float16), range(count)
-    return Datastore(folder, tuple(shards), count, width, dtype, ROWS_PER_SHARD, {}, {}, rows)
+    return Datastore(
+        folder=folder,
+        shards=tuple(shards),
+        n_entries=count,
+        dim=width,
+        dtype=np.dtype(np.float16),
+        rows_per_shard=ROWS_PER_SHARD,
+        settings={},
+        made_from={},
+        entries=Entries(count),
+        rows=range(count),
+    )
 
 
 def search(folder: Path, count: int, width: int, queries: int) -> Callable[[], object]:

@@ -6,7 +6,7 @@ from lm_artifacts import MODEL, VOCABULARY, write_tokenizer, write_tokens
 
 from knnlm.lm.model import create_model, save_model
 from knnlm.lm.scoring import score_queries
-from knnlm.retrieval.datastore import Shard, in_memory
+from knnlm.retrieval.datastore import in_memory
 from knnlm.retrieval.datastore_parts import build_datastore_part
 from knnlm.retrieval.engines.inverted_file import encode_index_part, train_index
 from knnlm.retrieval.engines.settings import INVERTED_FILES, build_index
@@ -20,17 +20,11 @@ from knnlm.runtime.making import Target
 TILES = {"keys_mib": 1, "scores_mib": 1}  # of a search
 
 
-def datastore_of(keys, values=None, *, rows_per_shard=64, folder="memory"):
+def datastore_of(keys, values=None, *, rows_per_shard=64):
     """Return a datastore that holds the given arrays, cut into shards."""
     if values is None:
         values = np.arange(len(keys), dtype=np.uint16)
-    return in_memory(
-        [
-            Shard(i, keys[i : i + rows_per_shard], values[i : i + rows_per_shard])
-            for i in range(0, len(keys), rows_per_shard)
-        ],
-        name=folder,
-    )
+    return in_memory(keys, values, rows_per_shard=rows_per_shard)
 
 
 def nearest_by_definition(queries, keys, k):

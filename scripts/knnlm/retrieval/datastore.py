@@ -184,22 +184,30 @@ def open_datastore(folder: Path) -> Datastore:
     )
 
 
-def in_memory(shards: Sequence[Shard], *, name: str = "memory") -> Datastore:
-    """Return shards of equal size, but for the last, as a datastore that was never written.
+def in_memory(
+    datastore_keys: NDArray[np.floating],
+    datastore_values: NDArray[np.integer],
+    *,
+    rows_per_shard: int | None = None,
+    name: str = "memory",
+) -> Datastore:
+    """Return keys and values as a datastore that was never written.
 
     Args:
-        shards: in order; at least one.
+        datastore_keys: (n_entries, dim).
+        datastore_values: (n_entries,).
+        rows_per_shard: how they are cut; one shard if None.
         name: what errors call it.
     """
-    n_entries = sum(len(shard.datastore_keys) for shard in shards)
-    keys = shards[0].datastore_keys
+    n_entries, size = len(datastore_keys), rows_per_shard or len(datastore_keys)
+    rows = [slice(first, first + size) for first in range(0, n_entries, size)]
     return Datastore(
         folder=Path(name),
-        shards=shards,
+        shards=tuple(Shard(r.start, datastore_keys[r], datastore_values[r]) for r in rows),
         n_entries=n_entries,
-        dim=keys.shape[1],
-        dtype=keys.dtype,
-        rows_per_shard=len(keys),
+        dim=datastore_keys.shape[1],
+        dtype=datastore_keys.dtype,
+        rows_per_shard=size,
         settings={},
         made_from={},
         entries=Entries(n_entries),
