@@ -1,4 +1,4 @@
-"""What the scripts that serve every experiment do: hand over its paths, write and read its tables."""
+"""What the scripts that serve every experiment do with paths and tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
