@@ -1,5 +1,6 @@
 """The figure of mlp_augmentation: what each method gains, stores and computes."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -61,7 +62,7 @@ def lines_of(table: pd.DataFrame) -> list[Line]:
     return lines
 
 
-def draw_mlp_augmentation(table: pd.DataFrame) -> Figure:
+def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return three panels with one row a method.
 
     Left the change of perplexity per token against the LM, with its interval: filled mixed with
@@ -69,8 +70,9 @@ def draw_mlp_augmentation(table: pd.DataFrame) -> Figure:
     beside the LM's; dashed lines mark the LM itself.
 
     Args:
-        table: of `evaluate_mlp_augmentation`; with several LM seeds their means are drawn.
+        tables: `table` of `evaluate`; with several LM seeds their means are drawn.
     """
+    table = tables["table"]
     table = table[table["corpus"] != CORPUS]  # Macondo has a figure of its own
     several = (table["seed"] == "all").any()
     table = table[(table["seed"] == "all") | ~several]

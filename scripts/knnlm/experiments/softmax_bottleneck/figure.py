@@ -1,6 +1,6 @@
 """The figure of softmax_bottleneck: the share of the gap recovered, by method and by rank."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -31,7 +31,7 @@ class Line(NamedTuple):
     settings: list[str]
 
 
-def draw_softmax_bottleneck(table: pd.DataFrame) -> Figure:
+def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return two panels of the share of the perplexity gap from LM (0) to kNN-LM (1).
 
     Left, by map and start: what each optimizer reached, filled by minimizing KL[p || f] and open
@@ -41,8 +41,9 @@ def draw_softmax_bottleneck(table: pd.DataFrame) -> Figure:
     the edge with its value.
 
     Args:
-        table: of `evaluate_softmax_bottleneck`; with several LM seeds their means are drawn.
+        tables: `table` of `evaluate`; with several LM seeds their means are drawn.
     """
+    table = tables["table"]
     several = (table["seed"] == "all").any()
     table = table[(table["seed"] == "all") | ~several]
     shares = table[table["metric"] == "share_of_gap"]
