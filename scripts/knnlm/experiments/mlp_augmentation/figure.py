@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from knnlm.evidence.plotting import COLORS, FULL_WIDTH
+from knnlm.evidence.tables import over_seeds
 from knnlm.experiments.mlp_augmentation.macondo import CORPUS
 
 ROW_HEIGHT, MARGIN = 0.26, 0.8  # inches
@@ -72,10 +73,8 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: `table` of `evaluate`; with several LM seeds their means are drawn.
     """
-    table = tables["table"]
+    table = over_seeds(tables["table"])
     table = table[table["corpus"] != CORPUS]  # Macondo has a figure of its own
-    several = (table["seed"] == "all").any()
-    table = table[(table["seed"] == "all") | ~several]
     lines = lines_of(table)
     height = MARGIN + ROW_HEIGHT * len(lines)
     figure = Figure(figsize=(FULL_WIDTH, height), layout="constrained")

@@ -32,18 +32,17 @@ class ScoredRun:
 
     Attributes:
         names: of its rows: experiment and corpus.
-        model: name of the baseline's LM.
         seeds: of the LM.
-        baseline: the block of the config.
+        baseline, datastores: the blocks of the config.
         queries: by model, seed and split.
         neighbors: by datastore, seed, index and split.
         tuned: by datastore, seed, index and corpus.
     """
 
     names: Mapping[str, Any]
-    model: str
     seeds: Sequence[int]
     baseline: Mapping[str, Any]
+    datastores: Mapping[str, Mapping[str, Any]]
     queries: Places
     neighbors: Places
     tuned: Mapping[tuple[str | int, ...], Tuned]
@@ -60,17 +59,21 @@ class ScoredRun:
         Raises:
             ArtifactError: naming the folder whose manifest does not say what its path claims.
         """
-        baseline = settings["baseline"]
         retrieval = ("datastore", "seed", "index", "split")
         return cls(
             names={"experiment": experiment, "corpus": settings["corpus"]},
-            model=settings["datastores"][baseline["datastore"]]["model"],
             seeds=settings["lm_seeds"],
-            baseline=baseline,
+            baseline=settings["baseline"],
+            datastores=settings["datastores"],
             queries=places(inputs["queries"], kind="queries", by=("model", "seed", "split")),
             neighbors=places(inputs["neighbors"], kind="neighbors", by=retrieval),
             tuned=tuned_points(inputs["tuned"]),
         )
+
+    @property
+    def model(self) -> str:
+        """Name of the baseline's LM, whose hidden states are the keys of its datastore."""
+        return self.datastores[self.baseline["datastore"]]["model"]
 
     def scored(
         self,
@@ -79,6 +82,7 @@ class ScoredRun:
         *,
         model: str | None = None,
         positions: int | None = None,
+        searched_in: Iterable[str] = (),
     ) -> ScoredSplit:
         """Return what an LM scored.
 
@@ -87,11 +91,14 @@ class ScoredRun:
             split: validation or test.
             model: its name; None is the baseline's.
             positions: how many, evenly spaced over all; None takes all.
+            searched_in: datastores in all of which they were searched, which may be fewer.
         """
         model = model or self.model
         queries = load_queries(self.queries[model, seed, split])
         names = {**self.names, "model": model, "seed": seed, "split": split}
-        chosen = evenly_spaced(queries.n_queries, positions)
+        counts = [positions, *(self.datastores[name]["queries"] for name in searched_in)]
+        count = min((count for count in counts if count), default=None)
+        chosen = evenly_spaced(queries.n_queries, count)
         return ScoredSplit(names, queries, chosen, self.baseline["bootstrap"])
 
     def retrieved(

@@ -149,6 +149,11 @@ class Retrieved:
         """The nll of the tuned kNN-LM, (n,) in nats."""
         return self.scored.knn_nll(self.found, self.tuned.point)
 
+    def rows(self, setting: str, *, against: Mapping[str, NDArray[np.float64]]) -> list[Row]:
+        """Return the settings that validation chose, and the rows of the tuned kNN-LM."""
+        rows = self.scored.rows(KNN_LM, setting, self.nll, against=against)
+        return self.tuned_rows(setting) + rows
+
     def tuned_rows(self, setting: str) -> list[Row]:
         """Return the settings that validation chose."""
         tuned, names = self.tuned, self.scored.row_names(KNN_LM, setting) | {"split": "validation"}

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
 from knnlm.evidence.plotting import COLORS, FULL_WIDTH, OTHERS
+from knnlm.evidence.tables import over_seeds
 
 HEIGHT = 3.1  # inches
 WIDTHS = (1.5, 1.0)  # of the panels, relative
@@ -43,9 +44,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: `table` of `evaluate`; with several LM seeds their means are drawn.
     """
-    table = tables["table"]
-    several = (table["seed"] == "all").any()
-    table = table[(table["seed"] == "all") | ~several]
+    table = over_seeds(tables["table"])
     shares = table[table["metric"] == "share_of_gap"]
     shares = shares[shares["setting"].str.startswith("tuned/")]
     figure = Figure(figsize=(FULL_WIDTH, HEIGHT), layout="constrained")
