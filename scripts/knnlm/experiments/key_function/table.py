@@ -12,13 +12,11 @@ from knnlm.lm.anatomy import FFN_INPUT_AFTER
 
 def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return LM and kNN-LM of each site on test, tuned on validation, compared in pairs."""
-    run, own, rows = ScoredRun.of("key_function", inputs, settings), settings["key_function"], []
+    run, rows = ScoredRun.of("key_function", inputs, settings), []
+    names = settings["key_function"]["datastores"]
     for seed in run.seeds:
-        scored = run.scored(seed, searched_in=own["datastores"])
-        found = {
-            run.datastores[name]["site"]: run.retrieved(scored, datastore=name, index=own["index"])
-            for name in own["datastores"]
-        }
+        scored = run.scored(seed, searched_in=names)
+        found = {run.site(name): run.retrieved(scored, datastore=name) for name in names}
         against = {"lm": scored.nll, FFN_INPUT_AFTER: found[FFN_INPUT_AFTER].nll}
         rows += scored.rows("lm", "no datastore", scored.nll, against={})
         for site, retrieved in found.items():

@@ -75,6 +75,10 @@ class ScoredRun:
         """Name of the baseline's LM, whose hidden states are the keys of its datastore."""
         return self.datastores[self.baseline["datastore"]]["model"]
 
+    def site(self, datastore: str) -> str:
+        """Return which hidden state is the key of a datastore."""
+        return self.datastores[datastore]["site"]
+
     def scored(
         self,
         seed: int,

@@ -12,7 +12,7 @@ SITES = {"base": "ffn_input_after_layer_norm", "of_output": "output_after_layer_
 def test_each_site_is_a_row_and_is_compared_with_the_ffn_input_after_layer_norm(tmp_path):
     inputs = write_run(tmp_path, datastores=SITES, models=["base"], searched=300)
     stores = {name: {"model": "base", "site": s, "queries": 300} for name, s in SITES.items()}
-    own = {"datastores": stores, "key_function": {"datastores": [*SITES], "index": "exact"}}
+    own = {"datastores": stores, "key_function": {"datastores": [*SITES]}}
     table = evaluate(inputs, SETTINGS | own)["table"]
     levels = select(table, metric="perplexity_per_token", seed="all")
     assert levels["setting"].tolist() == ["no datastore", *SITES.values()]
