@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
 STEPS = {
     "train_language_model": Step("models/base/seed0", "base/seed0"),
-    "continue_language_model": Step("controls/seed0/whole_model", "seed0/whole_model"),
+    "continue_language_model": Step("continued/whole_model/seed0", "whole_model/seed0"),
     "finetune_macondo": Step("overspecification/base/seed0", "base/seed0"),
     "finetune_conversational": Step("conversational/base_chat/seed0", "base_chat/seed0"),
     "build_datastore_part": Step(
@@ -48,13 +48,19 @@ STEPS = {
         "parts/indexes/base/seed0/ivfpq/part0", "base/seed0/ivfpq/part0", "shard-*.npy"
     ),
     "search_part": Step(
-        "parts/neighbors/base/seed0/exact/test/part0", "base/seed0/exact/test/part0", "block-*.npz"
+        "parts/neighbors/base/seed0/exact/gazetteer/test/part0",
+        "base/seed0/exact/gazetteer/test/part0",
+        "block-*.npz",
     ),
     "search_fused_part": Step(
-        "parts/neighbors/base/seed0/fused/test/part0", "base/seed0/fused/test/part0", NEAREST_NAME
+        "parts/neighbors/base/seed0/fused/gazetteer/test/part0",
+        "base/seed0/fused/gazetteer/test/part0",
+        NEAREST_NAME,
     ),
     "search_neighbors": Step(
-        "neighbors/base/seed0/exact/test", "base/seed0/exact/test", "block-*.npz"
+        "neighbors/base/seed0/exact/gazetteer/test",
+        "base/seed0/exact/gazetteer/test",
+        "block-*.npz",
     ),
     "project_distributions": Step("projections/seed0/f", "seed0/f", "*.npz"),
     "project_on_heads": Step("projections/seed0/optima", "seed0", "*.npz"),

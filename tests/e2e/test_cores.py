@@ -5,7 +5,9 @@ import hashlib
 from workflow_project import ROOT, Project
 
 RESULTS = "results/tiny"
-NEIGHBORS = f"{RESULTS}/neighbors/base/seed0/exact/test"  # of a trained LM and its datastore
+NEIGHBORS = (
+    f"{RESULTS}/neighbors/base/seed0/exact/gazetteer/test"  # of a trained LM and its datastore
+)
 TWO = "threads: {train: 2, encode: 2, search: 2, fine_tune: 2}\n"  # --cores 1 lowers them to 1
 
 

@@ -39,7 +39,7 @@ def test_perplexities_come_with_an_interval_that_covers_them(table):
 
 
 def test_the_lm_row_is_the_perplexity_of_its_stored_log_probabilities(finished, table):
-    queries = finished.folder / RESULTS / "log_probs/base/seed0/test"
+    queries = finished.folder / RESULTS / "queries/base/seed0/gazetteer/test"
     log_probs = np.load(queries / "lm_log_probs.npy")
 
     assert value(table, "lm") == pytest.approx(np.exp(-log_probs.mean()), rel=1e-6)
@@ -70,14 +70,17 @@ def test_another_number_of_parts_makes_the_same_bytes_and_leaves_none_of_them(fi
     made = [
         "datastores/base/seed0",
         "indexes/base/seed0/ivfpq",
-        "neighbors/base/seed0/ivfpq/test",
-        "neighbors/base/seed0/fused/test",
+        "neighbors/base/seed0/ivfpq/gazetteer/test",
+        "neighbors/base/seed0/fused/gazetteer/test",
     ]
     folders = [f"{RESULTS}/{name}" for name in made]
 
     copied.snakemake("--configfile", TINY[0].split("=")[1], "more.yaml", "--", *folders)
 
-    for rule in ("build_datastore_part/base/seed0", "search_fused_part/base/seed0/fused/test"):
+    for rule in (
+        "build_datastore_part/base/seed0",
+        "search_fused_part/base/seed0/fused/gazetteer/test",
+    ):
         assert (copied.folder / RESULTS / "logs" / rule / "part4.log").is_file()
     for folder in folders:
         assert contents(copied.folder / folder) == contents(finished.folder / folder)
@@ -105,16 +108,16 @@ def test_an_edited_library_module_reruns_exactly_what_depends_on_it(copied):
 
     jobs = copied.jobs(*TINY, "knn_perplexity")
 
-    assert jobs == {"evaluate_knn_perplexity", "plot_knn_perplexity", "knn_perplexity"}
+    assert jobs == {"evaluate_knn_perplexity", "plot", "knn_perplexity"}
 
 
 def test_an_edited_plot_reruns_one_figure(copied):
-    script = copied.folder / "scripts/plot_knn_perplexity.py"
-    script.write_text(script.read_text() + "\nEDITED = True\n")
+    module = copied.folder / "scripts/knnlm/experiments/knn_perplexity/figure.py"
+    module.write_text(module.read_text() + "\n\nEDITED = True\n")
 
-    jobs = copied.jobs(*TINY, "knn_perplexity")
+    jobs = copied.jobs(*TINY, "experiments")
 
-    assert jobs == {"plot_knn_perplexity", "knn_perplexity"}
+    assert jobs == {"plot", "experiments"}
 
 
 def test_a_changed_setting_reruns_what_uses_it(copied):

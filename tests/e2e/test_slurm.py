@@ -24,7 +24,7 @@ MODELS = ["base", "narrow", "wide"]
 SLURM_LOGS = Path(".snakemake/slurm_logs")
 SAID_BY_SLURM = {"cancelled": "CANCELLED AT", "out of time": "DUE TO TIME LIMIT"}
 # These tell of a machine and its hours.
-WALL_CLOCK = {"cost.csv", "environment.json", "checksums.json"}
+WALL_CLOCK = {"cost.csv", "environment.json"}
 
 
 class SlurmProject(Project):

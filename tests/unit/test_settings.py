@@ -1,17 +1,28 @@
+import importlib
 from pathlib import Path
 
 import pytest
 import yaml
 
+from knnlm.runtime.experiments import read_experiments, with_experiments
+from knnlm.runtime.relations import check_relations
 from knnlm.runtime.settings import SettingsError, deep_merge, resolve
 
 ROOT = Path(__file__).parents[2]
-CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+CONFIG, SCHEMA = with_experiments(
+    yaml.safe_load((ROOT / "config.yaml").read_text()),
+    yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()),
+    read_experiments(ROOT).values(),
+)
+CHECKED = [path.parent.name for path in (ROOT / "scripts/knnlm/experiments").glob("*/checks.py")]
 
 
 def settings_of(**command_line):
-    return resolve(CONFIG, command_line, SCHEMA)
+    settings = resolve(CONFIG, command_line, SCHEMA)
+    check_relations(settings)
+    for name in CHECKED:
+        importlib.import_module(f"knnlm.experiments.{name}.checks").check(settings)
+    return settings
 
 
 def test_the_scale_wins_over_the_defaults():
@@ -57,7 +68,7 @@ def test_a_town_of_existing_names_is_made_for_the_tokenizer_of_those_who_learn_i
 
     learned = 0
     for name in settings["overspecification"]["compare"]:
-        fine_tuning = settings["overspecification"]["fine_tunings"][name]
+        fine_tuning = settings["fine_tunings"][name]
         town = settings["macondo"]["towns"][fine_tuning["town"]]
         if town["child_names"] == "existing":
             learned += 1
@@ -82,7 +93,7 @@ def test_the_paper_scale_holds_the_published_settings():
     assert (model["layers"], model["width"], model["ffn_width"]) == (16, 1024, 4096)
     assert model["context"] == 3072
     assert model["dropout"] == {"residual": 0.3, "attention": 0.1, "activation": 0.1}
-    assert settings["tokenizer"]["vocabulary_size"] == 33_344
+    assert settings["tokenizers"]["own"]["vocabulary_size"] == 33_344
     updates = training["tokens"] // (
         training["batch_size"] * training["accumulation"] * model["context"]
     )
@@ -91,7 +102,7 @@ def test_the_paper_scale_holds_the_published_settings():
     assert training["schedule"]["name"] == "cosine_restarts"
     assert training["clip_norm"] == 0.1
     assert settings["search"]["k"] == 1024
-    assert settings["knn_perplexity"]["published"]["lmbda"] == 0.25
+    assert settings["baseline"]["published"]["lmbda"] == 0.25
     ivfpq = settings["indexes"]["ivfpq"]
     assert (ivfpq["n_centroids"], ivfpq["code_bytes"], ivfpq["n_probes"]) == (4096, 64, 32)
 
@@ -109,18 +120,18 @@ BAD = {
         r"datastores\.base\.model: unknown name 'gpt5'; known models: base, longer",
     ),
     "unknown datastore": (
-        {"knn_perplexity": {"datastore": "x"}},
-        r"knn_perplexity\.datastore: unknown name 'x'; known datastores: base",
+        {"baseline": {"datastore": "x"}},
+        r"baseline\.datastore: unknown name 'x'; known datastores: base",
     ),
-    "unknown control": ({"knn_perplexity": {"control": "x"}}, r"knn_perplexity\.control: unknown"),
+    "unknown control": ({"baseline": {"control": "x"}}, r"baseline\.control: unknown"),
     "unknown index": (
-        {"knn_perplexity": {"indexes": ["hnsw"]}},
-        r"knn_perplexity\.indexes: unknown name 'hnsw'; "
+        {"baseline": {"indexes": ["hnsw"]}},
+        r"baseline\.indexes\.0: unknown name 'hnsw'; "
         r"known indexes: exact, fused, ivf_flat, ivfpq",
     ),
     "curves of an index without a row": (
-        {"knn_perplexity": {"index": "exact", "indexes": ["ivfpq"]}},
-        r"knn_perplexity\.index: expected one of knn_perplexity\.indexes, ivfpq, got 'exact'",
+        {"baseline": {"index": "exact", "indexes": ["ivfpq"]}},
+        r"baseline\.index: expected one of baseline\.indexes, ivfpq, got 'exact'",
     ),
     "unknown engine": (
         {"indexes": {"mine": {"engine": "hnsw"}}},
@@ -129,7 +140,7 @@ BAD = {
     ),
     "setting of another engine": (
         {"indexes": {"exact": {"n_probes": 3}}},
-        r"indexes\.exact: unknown key 'n_probes'; known: engine",
+        r"indexes\.exact: unknown key 'n_probes'; known: engine, metric",
     ),
     "text for a number": (
         {"models": {"base": {"layers": "four"}}},
@@ -145,11 +156,11 @@ BAD = {
     ),
     "below range": ({"search": {"k": 0}}, r"search\.k: expected a number at least 1, got 0"),
     "above range": (
-        {"knn_perplexity": {"published": {"lmbda": 1.5}}},
+        {"baseline": {"published": {"lmbda": 1.5}}},
         r"published\.lmbda .*below 1, got 1\.5",
     ),
     "negative temperature": (
-        {"knn_perplexity": {"published": {"temperature": -1}}},
+        {"baseline": {"published": {"temperature": -1}}},
         r"published\.temperature .*above 0, got -1",
     ),
     "no seeds": ({"lm_seeds": []}, r"lm_seeds"),
@@ -175,23 +186,23 @@ BAD = {
     ),
     "k of the experiment beyond k of the search": (
         {"search": {"k": 512}},
-        r"search\.k: expected at least 1024, the largest k of knn_perplexity, got 512",
+        r"search\.k: expected at least 1024, the largest k of the baseline, got 512",
     ),
     "tokenizer too small": (
-        {"tokenizer": {"vocabulary_size": 100}},
-        r"tokenizer\.vocabulary_size .*at least 257, got 100",
+        {"tokenizers": {"own": {"vocabulary_size": 100}}},
+        r"tokenizers\.own\.vocabulary_size .*at least 257, got 100",
     ),
     "pretrained tokenizer without a name": (
-        {"tokenizer": {"source": "pretrained"}},
-        r"tokenizer.*missing key 'model'",
+        {"tokenizers": {"gpt2": {"source": "pretrained"}}},
+        r"tokenizers\.gpt2: missing key 'model'",
     ),
     "model that extends nothing known": (
         {"models": {"third": {"extends": "second", "training": {"tokens": 5}}}},
-        r"models\.third\.extends: expected a model that extends no other, got 'second'",
+        r"models\.third\.extends: expected one of models .* got 'second'",
     ),
     "model without sizes": (
-        {"models": {"third": {"training": {"tokens": 5}}}},
-        r"models\.third: missing key 'layers', 'width', .*'without_mlp' .* that it `extends`",
+        {"models": {"third": {"source": "trained", "tokenizer": "own", "context": 8}}},
+        r"models\.third: missing key 'layers', 'width', .*'training' .* that it `extends`",
     ),
     "model without a whole training": (
         {"models": {"third": {**CONFIG["models"]["base"], "training": {"tokens": 5}}}},
@@ -199,10 +210,10 @@ BAD = {
     ),
     "unknown fine-tuning": (
         {"overspecification": {"compare": ["gpt5"]}},
-        r"overspecification\.compare: unknown name 'gpt5'; known overspecification\.fine_tunings",
+        r"overspecification\.compare\.0: unknown name 'gpt5'; known fine_tunings: base,",
     ),
     "unknown town": (
-        {"overspecification": {"fine_tunings": {"base": {"town": "x"}}}},
+        {"fine_tunings": {"base": {"town": "x"}}},
         r"fine_tunings\.base\.town: unknown name 'x'; known macondo\.towns: gpt2, mistral, own",
     ),
     "unknown town of the hurdle": (
@@ -220,6 +231,57 @@ BAD = {
         {"macondo": {"names": {"source": "folder"}}},
         r"macondo\.names: missing key 'path'",
     ),
+    "model without a tokenizer": (
+        {"models": {"third": {"source": "trained", "context": 8}}},
+        r"models\.third: missing key 'tokenizer'",
+    ),
+    "model of an unknown tokenizer": (
+        {"models": {"base": {"tokenizer": "x"}}},
+        r"models\.base\.tokenizer: unknown name 'x'; known tokenizers: own",
+    ),
+    "pretrained model with a shape": (
+        {"models": {"gpt2": {"source": "pretrained", "model": "gpt2", "context": 8, "layers": 2}}},
+        r"models\.gpt2: unknown key 'layers'; known: context, corpus, extends, model, size_gb,",
+    ),
+    "pretrained model without a window": (
+        {"models": {"gpt2": {"source": "pretrained", "model": "gpt2"}}},
+        r"models\.gpt2: missing key 'context'",
+    ),
+    "several seeds of a pretrained baseline": (
+        {
+            "models": {"gpt2": {"source": "pretrained", "model": "gpt2", "context": 1024}},
+            "datastores": {"base": {"model": "gpt2"}},
+            "lm_seeds": [0, 1],
+        },
+        r"lm_seeds: expected one seed, since the pretrained model 'gpt2' is the same for all",
+    ),
+    "control of another tokenizer": (
+        {
+            "models": {"gpt2": {"source": "pretrained", "model": "gpt2", "context": 1024}},
+            "baseline": {"control": "gpt2"},
+        },
+        r"baseline\.control: expected a model with the tokenizer of 'base', own, got 'gpt2'",
+    ),
+    "datastore of an unknown corpus": (
+        {"datastores": {"base": {"corpus": "ptb"}}},
+        r"datastores\.base\.corpus: unknown name 'ptb'; known corpora: gazetteer",
+    ),
+    "share of nothing": (
+        {"datastores": {"base": {"share": 0}}},
+        r"datastores\.base\.share .*above 0, got 0",
+    ),
+    "share of more than all": (
+        {"datastores": {"base": {"share": 1.5}}},
+        r"datastores\.base\.share .*at most 1, got 1\.5",
+    ),
+    "datastores that extend each other": (
+        {"datastores": {"a": {"extends": "b"}, "b": {"extends": "a"}}},
+        r"datastores\.b\.extends: expected one of datastores that does not extend this one",
+    ),
+    "inner product": (
+        {"indexes": {"exact": {"metric": "ip"}}},
+        r"indexes\.exact\.metric: expected l2, the only metric that the engine exact has",
+    ),
     "run that is a path": ({"run": "../elsewhere"}, r"run .*'\.\./elsewhere'"),
 }
 
@@ -230,3 +292,36 @@ def test_bad_settings_are_named_with_what_was_expected_and_given(case):
 
     with pytest.raises(SettingsError, match=message):
         settings_of(**command_line)
+
+
+def test_entries_that_name_no_corpus_have_the_subject():
+    settings = settings_of(
+        corpus="wikitext-2", datastores={"other": {"extends": "base", "corpus": "gazetteer"}}
+    )
+
+    assert settings["models"]["base"]["corpus"] == "wikitext-2"
+    assert settings["tokenizers"]["own"]["corpus"] == "wikitext-2"
+    assert settings["datastores"]["base"]["corpus"] == "wikitext-2"
+    assert settings["datastores"]["other"]["corpus"] == "gazetteer"
+
+
+def test_a_pretrained_model_brings_its_own_tokenizer():
+    model = {"source": "pretrained", "model": "some/name", "context": 512}
+
+    settings = settings_of(models={"mine": model})
+
+    assert settings["models"]["mine"]["tokenizer"] == "mine"
+    assert settings["tokenizers"]["mine"]["model"] == "some/name"
+    assert settings["tokenizers"]["mine"]["source"] == "pretrained"
+
+
+def test_what_extends_the_baseline_follows_it():
+    deep = {"deep": {"extends": "base", "site": "output_after_layer_norm"}}
+
+    settings = settings_of(
+        datastores={**deep, "x": {"extends": "baseline", "share": 0.5}},
+        baseline={"datastore": "deep"},
+    )
+
+    assert settings["datastores"]["x"]["site"] == "output_after_layer_norm"
+    assert settings["datastores"]["x"]["share"] == 0.5

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 # Seconds of every job, and nothing that any job of our own models computes with.
 NEVER = ("transformers", "peft", "datasets", "sklearn", "torch._dynamo", "sympy")
-WITHOUT_TORCH = ("plot_", "build_corpus", "build_macondo", "record_", "collect_", "train_tokenizer")
+WITHOUT_TORCH = ("plot", "build_corpus", "build_macondo", "record_", "collect_", "train_tokenizer")
 IMPORTS = """
 import sys
 source = open(sys.argv[1]).read()

@@ -62,12 +62,9 @@ def test_small_rules_of_the_slurm_profile_are_grouped_by_names_that_exist():
     groups = profile("slurm")["groups"]
     rules = "".join(path.read_text() for path in (ROOT / "workflow").rglob("*.smk"))
     names = set(re.findall(r"^(?:use )?rule (\w+)", rules, re.MULTILINE))
-    experiments = [path.stem for path in (ROOT / "workflow" / "experiments").glob("*.smk")]
 
     assert groups.keys() <= names
     assert profile("slurm")["group-components"].keys() <= set(groups.values())
-    for experiment in experiments:
-        assert groups[f"evaluate_{experiment}"] == groups[f"plot_{experiment}"] == experiment
 
 
 def test_without_slurm_its_profile_stops_before_the_first_job(project):

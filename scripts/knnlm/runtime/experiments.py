@@ -13,7 +13,11 @@ import yaml
 
 from knnlm.runtime.settings import SettingsError
 
-PARTS = ("rules.smk", "settings.yaml", "caption.rst")  # claims.yaml and headlines.yaml may be left out
+PARTS = (
+    "rules.smk",
+    "settings.yaml",
+    "caption.rst",
+)  # claims.yaml and headlines.yaml may be left out
 MODULES = ("table.py", "figure.py")
 KEYS = ("order", "settings", "scales", "adds", "schema")
 

@@ -68,16 +68,14 @@ def resolve(
         settings["experiments"] = _all_experiments(settings, schema)
     validate(settings, schema)
     for block in ("models", "datastores"):
-        settings[block] = {
-            name: _extended(block, name, settings[block]) for name in settings[block]
-        }
+        settings[block] = {name: _extended(settings, block, name) for name in settings[block]}
     _name_what_is_left_out(settings)
     validate(settings, schema)
     whole = {
-        block: {"additionalProperties": schema["$defs"][of]}
+        block: {"additionalProperties": {"$ref": f"#/$defs/{of}"}}
         for block, of in {"models": "whole_model", "datastores": "whole_datastore"}.items()
     }
-    validate(settings, {"properties": whole})
+    validate(settings, {"properties": whole, "$defs": schema["$defs"]})
     settings["macondo"]["towns"] = _towns(settings["macondo"])
     return settings
 
@@ -142,8 +140,6 @@ def _sentence(error: jsonschema.ValidationError) -> str:
         return f"{where}{meaning}: expected one of {error.validator_value}, got {given}"
     if error.validator == "names":
         return f"{where}: {error.message}"
-    if error.validator is None:  # the schema is false: this kind of entry has no such key
-        return f"{where}: unknown key for an entry of this source, got {given}"
     if error.validator in BOUNDS:
         bound = f"{BOUNDS[error.validator]} {error.validator_value}"
         return f"{where}{meaning}: expected a number {bound}, got {given}"
@@ -172,10 +168,19 @@ def _extended(settings: Mapping[str, Any], block: str, name: str) -> dict[str, A
 
 
 def _name_what_is_left_out(settings: dict[str, Any]) -> None:
-    """Give each entry the subject as its corpus, and each pretrained model its own tokenizer."""
+    """Give each entry the subject as its corpus, and each pretrained model its own tokenizer.
+
+    A datastore has all entries and is searched for all queries, and distance is squared L2, where
+    nothing else is said.
+    """
     for block in ("tokenizers", "models", "datastores"):
         for entry in settings[block].values():
             entry.setdefault("corpus", settings["corpus"])
+    for datastore in settings["datastores"].values():
+        datastore.setdefault("share", 1.0)
+        datastore.setdefault("queries", None)
+    for index in settings["indexes"].values():
+        index.setdefault("metric", "l2")
     for name, model in settings["models"].items():
         if model.get("source") == "pretrained" and "tokenizer" not in model:
             model["tokenizer"] = name
