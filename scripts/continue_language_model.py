@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.experiments.mlp_augmentation.controls import train_control
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     train_control(
-        output=Path(snakemake.output.control),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.control),
+            snakemake.params.fingerprint,
+            dict(snakemake.wildcards),
+        ),
         model=Path(snakemake.input.model),
         tokens=Path(snakemake.input.tokens),
-        control=snakemake.wildcards.control,
         settings=snakemake.params.settings,
-        seed=int(snakemake.wildcards.seed),
     )

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.evidence.tables import read_table
+from knnlm.experiments.softmax_bottleneck.problem import ProjectionInputs
 from knnlm.experiments.softmax_bottleneck.walks import project_distributions
+from knnlm.retrieval.tuning import read_tuned
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -13,15 +15,17 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     project_distributions(
-        output=Path(snakemake.output.projections),
-        fingerprint=snakemake.params.fingerprint,
-        model=Path(snakemake.input.model),
-        queries=Path(snakemake.input.queries),
-        neighbors=Path(snakemake.input.neighbors),
-        knn_table=read_table(Path(snakemake.input.knn_table)),
-        index=snakemake.params.index,
-        site=snakemake.params.site,
-        seed=int(snakemake.wildcards.seed),
-        last_layers=snakemake.wildcards.last_layers,
+        Target(
+            Path(snakemake.output.projections),
+            snakemake.params.fingerprint,
+            dict(snakemake.wildcards),
+        ),
+        inputs=ProjectionInputs(
+            model=Path(snakemake.input.model),
+            queries=Path(snakemake.input.queries),
+            neighbors=Path(snakemake.input.neighbors),
+            site=snakemake.params.site,
+        ),
+        point=read_tuned(Path(snakemake.input.point)).point,
         settings=snakemake.params.settings,
     )

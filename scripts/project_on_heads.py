@@ -3,27 +3,33 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.evidence.tables import read_table
 from knnlm.experiments.softmax_bottleneck.optima import project_on_heads
+from knnlm.experiments.softmax_bottleneck.problem import PUBLISHED, TUNED, ProjectionInputs
+from knnlm.retrieval.tuning import Point, read_tuned
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
-    names, folders = snakemake.params.settings["heads"], map(Path, snakemake.input.others)
     project_on_heads(
-        output=Path(snakemake.output.optima),
-        fingerprint=snakemake.params.fingerprint,
-        model=Path(snakemake.input.model),
-        others=dict(zip(names, folders, strict=True)),
-        queries=Path(snakemake.input.queries),
-        neighbors=Path(snakemake.input.neighbors),
-        knn_table=read_table(Path(snakemake.input.knn_table)),
-        published=snakemake.params.published,
-        index=snakemake.params.index,
-        site=snakemake.params.site,
-        seed=int(snakemake.wildcards.seed),
+        Target(
+            Path(snakemake.output.optima),
+            snakemake.params.fingerprint,
+            dict(snakemake.wildcards),
+        ),
+        inputs=ProjectionInputs(
+            model=Path(snakemake.input.model),
+            queries=Path(snakemake.input.queries),
+            neighbors=Path(snakemake.input.neighbors),
+            site=snakemake.params.site,
+        ),
+        others=[*map(Path, snakemake.input.others)],
+        points={
+            TUNED: read_tuned(Path(snakemake.input.point)).point,
+            PUBLISHED: Point(**snakemake.params.published),
+        },
         settings=snakemake.params.settings,
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.experiments.mlp_augmentation.stored_replacement import train_replacement
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     train_replacement(
-        output=Path(snakemake.output.replacement),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.replacement),
+            snakemake.params.fingerprint,
+            dict(snakemake.wildcards),
+        ),
         datastore=Path(snakemake.input.datastore),
         model=Path(snakemake.input.model),
-        head_setting=snakemake.wildcards.head,
         settings=snakemake.params.settings,
-        seed=int(snakemake.wildcards.seed),
     )

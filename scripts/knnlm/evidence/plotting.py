@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -71,6 +72,26 @@ def save_figure(figure: Figure, *, svg: Path, png: Path) -> None:
         figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
     with atomic_path(png) as temporary:
         figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
+
+
+def draw_levels(axes: Axes, rows: pd.DataFrame, *, label: str) -> None:
+    """Draw one level a row from top to bottom, with its interval; a dashed line for the LM's.
+
+    Args:
+        axes: empty.
+        rows: of one metric in a tidy table, the LM's and one for each other setting.
+        label: of the metric.
+    """
+    lm = rows["method"] == "lm"
+    axes.axvline(rows[lm]["value"].item(), color=COLORS["lm"], linewidth=1.0, linestyle=(0, (4, 2)))
+    for _, row in rows[~lm].iterrows():
+        place, color = row["setting"].replace("_", " "), COLORS[row["method"]]
+        axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=color, linewidth=1.0)
+        axes.plot(row["value"], place, "o", color=color, markersize=4)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(label)
+    axes.set_title("dashed: the LM alone", loc="right", color=COLORS["lm"])
 
 
 def label_right(axes: Axes, labels: Sequence[Label], *, gap: float = 0.075) -> None:

@@ -107,6 +107,12 @@ def means_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     return tidy([row | {"seed": "all"} for row in rows])
 
 
+def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows to draw: the means over seeds if there are several, else all rows."""
+    several = (table["seed"] == "all").any()
+    return table[(table["seed"] == "all") | ~several]
+
+
 def select(table: pd.DataFrame, **names: str) -> pd.DataFrame:
     """Return the rows with the given names, such as `method="lm", metric="hits"`.
 

@@ -1,5 +1,7 @@
 """The figure of knn_perplexity: perplexity on validation over lmbda, temperature and k."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,25 +21,27 @@ PANELS = {
 }
 
 
-def draw_knn_perplexity(curves: pd.DataFrame) -> Figure:
+def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return three panels that share the axis of perplexity per token on validation.
 
     Along each panel one setting varies and the two others stay at their tuned values; a dot marks
-    the tuned point, lines mark the LM and the LM that was trained longer. One curve an LM seed,
-    with the band of its intervals; levels are means over seeds. Where a curve is far worse than
-    the LM it leaves the panel.
+    the tuned point, lines mark the LM and, if there is one, the LM that was trained longer. One
+    curve an LM seed, with the band of its intervals; levels are means over seeds. Where a curve is
+    far worse than the LM it leaves the panel.
 
     Args:
-        curves: the second table of `evaluate_knn_perplexity`.
+        tables: `grid` of `evaluate`.
     """
+    curves = tables["grid"]
     figure = Figure(figsize=(FULL_WIDTH, HEIGHT), layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharey=True)
-    levels = {name: select(curves, method=name)["value"].mean() for name in ("lm", "control")}
+    methods = [name for name in ("lm", "control") if (curves["method"] == name).any()]
+    levels = {name: select(curves, method=name)["value"].mean() for name in methods}
     tuned = curves[curves["setting"].str.endswith("/tuned")]
     levels["knn_lm"] = tuned["value"].mean()
     for axes, varied in zip(panels, PANELS, strict=True):
         _draw_panel(axes, varied, curves, tuned)
-        for name in ("lm", "control"):
+        for name in methods:
             axes.axhline(levels[name], color=COLORS[name], linewidth=1.0, linestyle=(0, (4, 2)))
     low, high = min(*levels.values(), tuned["value"].min()), max(levels.values())
     margin = HEADROOM * (high - low)

@@ -37,9 +37,8 @@ from knnlm.runtime.artifacts import (
     identity,
     read_manifest,
     require_origin,
-    write_manifest,
 )
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.text.tokens import load_tokens
 
 CONTINUATIONS = ("last_layers", "whole_model")
@@ -86,72 +85,56 @@ def untied(model: nn.Module) -> nn.Module:
 
 
 def continue_training(
-    *,
-    output: Path,
-    fingerprint: str,
-    model: Path,
-    tokens: Path,
-    continuation: str,
-    updates: int,
-    settings: Mapping[str, Any],
-    seed: int,
+    target: Target, *, model: Path, tokens: Path, updates: int, settings: Mapping[str, Any]
 ) -> None:
     """Train a finished LM on and write the result as a model artifact.
 
     Args:
-        output: the artifact.
-        fingerprint: of the rule.
+        target: its `control` is last_layers or whole_model, and its seed that of the order of
+            the text and of dropout.
         model: the finished LM.
         tokens: the token streams, made with its tokenizer.
-        continuation: last_layers or whole_model.
         updates: how many.
         settings: batch_size (tokens of an update), accumulation, optimizer, schedule, clip_norm,
             precision and save_every.
-        seed: of the order of the text and of dropout.
 
     Raises:
         ValueError: if the continuation is unknown, or a batch is not cut into whole windows.
         ArtifactError: if the model has another tokenizer.
     """
+    continuation, seed = target.names["control"], target.seed
     if continuation not in CONTINUATIONS:
         raise ValueError(f"expected one of {', '.join(CONTINUATIONS)}, got {continuation}")
     tokenizer = read_manifest(tokens, kind="tokens")["made_from"]["tokenizer"]
     require_origin(model, kind="model", role="tokenizer", expected=tokenizer)
-    made_from = {
-        "tokens": identity(tokens, kind="tokens"),
-        "tokenizer": tokenizer,
-        "continued": identity(model, kind="model"),
-    }
-    partial = partial_folder(output, fingerprint, made_from)
-    if not (partial / LOG).is_file():  # the log is written last
-        network = load_model(model)
-        network = untied(network) if continuation == "last_layers" else network
-        rows = _train(
-            network,
-            continuation,
-            batch_at=_batches(tokens, context(network), settings=settings, seed=seed),
-            recipe=_recipe(settings, updates=updates, seed=seed),
-            settings=settings,
-            partial=partial,
-        )
-        if this_process().is_main_process:
-            _save(partial, network.cpu(), rows, model=model)
-    if this_process().is_main_process:
-        (partial / STATE).unlink(missing_ok=True)
-        write_manifest(
-            partial,
-            kind="model",
-            settings={"continuation": continuation, "training": dict(settings), "seed": seed},
-            made_from=made_from,
-            contents={"updates": updates, "tokens": updates * settings["batch_size"]},
-        )
-        publish(partial, output)
+    leads = this_process().is_main_process
+    with making(
+        target,
+        kind="model",
+        made_from={
+            "tokens": identity(tokens, kind="tokens"),
+            "tokenizer": tokenizer,
+            "continued": identity(model, kind="model"),
+        },
+        settings={"continuation": continuation, "training": dict(settings), "seed": seed},
+        publishes=leads,
+    ) as made:
+        if not (made.folder / LOG).is_file():  # the log is written last
+            network = load_model(model)
+            network = untied(network) if continuation == "last_layers" else network
+            batch_at = _batches(tokens, context(network), settings=settings, seed=seed)
+            recipe = _recipe(settings, updates=updates, seed=seed)
+            rows = _train(network, continuation, batch_at, recipe, settings, made.folder)
+            if leads:
+                _save(made.folder, network.cpu(), rows, model=model)
+        if leads:
+            (made.folder / STATE).unlink(missing_ok=True)
+        made.contents |= {"updates": updates, "tokens": updates * settings["batch_size"]}
 
 
 def _train(
     network: nn.Module,
     continuation: str,
-    *,
     batch_at: Callable[[int], Tensor],
     recipe: Recipe,
     settings: Mapping[str, Any],

@@ -20,48 +20,32 @@ from knnlm.experiments.mlp_augmentation.cost import (
 from knnlm.lm.model import load_model
 from knnlm.retrieval.mlp_replacement import n_updates
 from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.making import Target
 from knnlm.text.tokens import load_tokens
 
 BUDGET_HEAD = "lm_head_trained"  # the replacement whose FLOPs `whole_model` gets
 
 
 def train_control(
-    *,
-    output: Path,
-    fingerprint: str,
-    model: Path,
-    tokens: Path,
-    control: str,
-    settings: Mapping[str, Any],
-    seed: int,
+    target: Target, *, model: Path, tokens: Path, settings: Mapping[str, Any]
 ) -> None:
     """Train the finished LM on by as much as a replacement is trained, and publish it.
 
     Args:
-        output: the model artifact to make.
-        fingerprint: names the folder in which the state of the training waits.
+        target: the model artifact; its `control` is last_layers or whole_model, and its seed
+            that of order and dropout.
         model: the finished LM.
         tokens: the token streams; the train split is the one of the datastore.
-        control: last_layers or whole_model.
         settings: those of the replacement, see `train_on_pairs`; optimizer and schedule are the
             controls' as well.
-        seed: of order and dropout.
     """
+    control = target.names["control"]
     n_entries = load_tokens(tokens, "train").n_tokens - 1
     updates = n_updates(n_entries, epochs=settings["epochs"], batch_size=settings["batch_size"])
     if control == "whole_model":
         updates = equal_flops_updates(load_model(model), updates, settings=settings)
     LOGGER.info("%s: %s updates", control, f"{updates:,}")
-    continue_training(
-        output=output,
-        fingerprint=fingerprint,
-        model=model,
-        tokens=tokens,
-        continuation=control,
-        updates=updates,
-        settings=settings,
-        seed=seed,
-    )
+    continue_training(target, model=model, tokens=tokens, updates=updates, settings=settings)
 
 
 def equal_flops_updates(lm: nn.Module, updates: int, *, settings: Mapping[str, Any]) -> int:

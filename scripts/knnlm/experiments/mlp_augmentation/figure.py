@@ -1,5 +1,6 @@
 """The figure of mlp_augmentation: what each method gains, stores and computes."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from knnlm.evidence.plotting import COLORS, FULL_WIDTH
+from knnlm.evidence.tables import over_seeds
 from knnlm.experiments.mlp_augmentation.macondo import CORPUS
 
 ROW_HEIGHT, MARGIN = 0.26, 0.8  # inches
@@ -61,7 +63,7 @@ def lines_of(table: pd.DataFrame) -> list[Line]:
     return lines
 
 
-def draw_mlp_augmentation(table: pd.DataFrame) -> Figure:
+def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return three panels with one row a method.
 
     Left the change of perplexity per token against the LM, with its interval: filled mixed with
@@ -69,11 +71,10 @@ def draw_mlp_augmentation(table: pd.DataFrame) -> Figure:
     beside the LM's; dashed lines mark the LM itself.
 
     Args:
-        table: of `evaluate_mlp_augmentation`; with several LM seeds their means are drawn.
+        tables: `table` of `evaluate`; with several LM seeds their means are drawn.
     """
+    table = over_seeds(tables["table"])
     table = table[table["corpus"] != CORPUS]  # Macondo has a figure of its own
-    several = (table["seed"] == "all").any()
-    table = table[(table["seed"] == "all") | ~several]
     lines = lines_of(table)
     height = MARGIN + ROW_HEIGHT * len(lines)
     figure = Figure(figsize=(FULL_WIDTH, height), layout="constrained")

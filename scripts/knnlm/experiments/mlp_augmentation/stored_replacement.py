@@ -23,9 +23,8 @@ from knnlm.runtime.artifacts import (
     read_manifest,
     rebuild_hint,
     require_origin,
-    write_manifest,
 )
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 
 KIND = "mlp_replacement"
 WEIGHTS = "replacement.safetensors"
@@ -33,25 +32,16 @@ LOG = "training.parquet"
 
 
 def train_replacement(
-    *,
-    output: Path,
-    fingerprint: str,
-    datastore: Path,
-    model: Path,
-    head_setting: str,
-    settings: Mapping[str, Any],
-    seed: int,
+    target: Target, *, datastore: Path, model: Path, settings: Mapping[str, Any]
 ) -> None:
     """Train a replacement on the shards of a datastore and publish it.
 
     Args:
-        output: the folder to make: its own weights, the log of the training, a manifest.
-        fingerprint: names the folder in which the state of the training waits.
+        target: its own weights and the log of the training; its `head` is a head setting, see
+            `MlpReplacement`, and its seed that of the weights and the order.
         datastore: the pairs.
         model: folder of the LM whose hidden states the keys are; it gives W and the activation.
-        head_setting: see `MlpReplacement`.
         settings: see `train_on_pairs`, and hidden_multiple: hidden size over the key's.
-        seed: of the weights and the order.
 
     Raises:
         ArtifactError: if the datastore was made from another model.
@@ -60,34 +50,31 @@ def train_replacement(
     made_from = {"model": identity(model, kind="model")}
     require_origin(datastore, kind="datastore", role="model", expected=made_from["model"])
     made_from["datastore"] = identity(datastore, kind="datastore")
-    store, lm = open_datastore(datastore), load_model(model)
+    store, lm, seed = open_datastore(datastore), load_model(model), target.seed
     shape = {
-        "head_setting": head_setting,
+        "head_setting": target.names["head"],
         "hidden": settings["hidden_multiple"] * store.dim,
         "activation": activation_of(lm),
     }
     module = MlpReplacement(head_weight(lm), **shape, seed=seed)
-    partial = partial_folder(output, fingerprint, made_from)
     pairs = ShuffledPairs(store.shards, buffer_mib=settings["buffer_mib"], seed=seed)
-    if not (partial / LOG).is_file():  # written last
-        rows = train_on(module, pairs, settings=settings, seed=seed, partial=partial)
-        if this_process().is_main_process:
-            _save(partial, module, rows)
-    if this_process().is_main_process:
-        (partial / STATE).unlink(missing_ok=True)
+    leads = this_process().is_main_process
+    with making(
+        target,
+        kind=KIND,
+        made_from=made_from,
+        settings={**shape, "training": dict(settings), "seed": seed},
+        publishes=leads,
+    ) as made:
+        if not (made.folder / LOG).is_file():  # written last
+            rows = train_on(module, pairs, settings=settings, seed=seed, partial=made.folder)
+            if leads:
+                _save(made.folder, module, rows)
+        if leads:
+            (made.folder / STATE).unlink(missing_ok=True)
         updates = recipe_of(settings, n_entries=pairs.n_entries, seed=seed).steps
-        write_manifest(
-            partial,
-            kind=KIND,
-            settings={**shape, "training": dict(settings), "seed": seed},
-            made_from=made_from,
-            contents={
-                "own_bytes": module.own_bytes,
-                "updates": updates,
-                "pairs": updates * settings["batch_size"],
-            },
-        )
-        publish(partial, output)
+        counted = {"updates": updates, "pairs": updates * settings["batch_size"]}
+        made.contents |= {"own_bytes": module.own_bytes, **counted}
 
 
 def load_replacement(folder: Path, *, model: Path) -> MlpReplacement:

@@ -1,16 +1,15 @@
 """What LM and kNN say of each token of a few passages, and from which neighbors: for a reader.
 
 Nothing is searched here: distributions come from stored hidden states and stored neighbors, at
-the k, temperature and lmbda that knn_perplexity tuned.
+the k, temperature and lmbda that were tuned on validation.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
@@ -18,13 +17,12 @@ from torch import Tensor
 
 from knnlm.evidence.explorer.passages import RARE, choose, cut_passages
 from knnlm.evidence.token_classes import core, count_words, read_text, words_of_tokens
-from knnlm.experiments.shared.tuned_point import tuned_point
-from knnlm.experiments.softmax_bottleneck.projection import merge_neighbors
 from knnlm.lm.anatomy import OUTPUT_AFTER, head_weight
 from knnlm.lm.model import load_model
 from knnlm.lm.scoring import Queries, load_queries
+from knnlm.retrieval.distribution import knn_distribution, knn_weights
 from knnlm.retrieval.neighbors import Neighbors, load_neighbors
-from knnlm.retrieval.tuning import Point, nll_at
+from knnlm.retrieval.tuning import Point, Tuned, nll_at
 from knnlm.runtime.artifacts import identity, require_origin
 from knnlm.text.tokenizer import read_tokenizer
 from knnlm.text.tokens import TokenStream, load_tokens
@@ -33,8 +31,22 @@ DIGITS = 4  # of probabilities, distances and weights
 BYTE = "\ufffd"  # stands for bytes that are no whole character
 
 
+class ExplorerInputs(NamedTuple):
+    """The folders that a page is made from: text, its tokens and tokenizer, LM, what it scored.
+
+    `queries` are of test, and `neighbors` are theirs.
+    """
+
+    text: Path
+    tokens: Path
+    tokenizer: Path
+    model: Path
+    queries: Path
+    neighbors: Path
+
+
 @dataclass(frozen=True)
-class Sources:
+class Read:
     """What the passages are read from.
 
     Attributes:
@@ -57,6 +69,24 @@ class Sources:
     point: Point
     head: Tensor
 
+    @classmethod
+    def of(cls, inputs: ExplorerInputs, point: Point) -> "Read":
+        """Open the folders, which must belong together."""
+        origin = identity(inputs.model, kind="model")
+        require_origin(inputs.queries, kind="queries", role="model", expected=origin)
+        origin = identity(inputs.queries, kind="queries")
+        require_origin(inputs.neighbors, kind="neighbors", role="queries", expected=origin)
+        return cls(
+            tokenizer=read_tokenizer(inputs.tokenizer),
+            train=load_tokens(inputs.tokens, "train"),
+            test=load_tokens(inputs.tokens, "test"),
+            text=read_text(inputs.text / "test.txt"),
+            queries=load_queries(inputs.queries),
+            found=load_neighbors(inputs.neighbors),
+            point=point,
+            head=head_weight(load_model(inputs.model)).detach(),
+        )
+
     def written(self, position: int) -> str:
         """Return the characters of the test text that a token covers; BYTE for a part of one."""
         edges = [*self.test.starts[position : position + 2].tolist(), len(self.text)]
@@ -67,133 +97,100 @@ class Sources:
         return self.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 
 
-def explore(
-    *,
-    settings: Mapping[str, int],
-    table: pd.DataFrame,
-    index: str,
-    seed: int,
-    text: Path,
-    tokens: Path,
-    tokenizer: Path,
-    model: Path,
-    queries: Path,
-    neighbors: Path,
-) -> dict[str, Any]:
+def explore(inputs: ExplorerInputs, tuned: Tuned, *, settings: Mapping[str, int]) -> dict[str, Any]:
     """Return the passages with, for each token, three distributions and the nearest neighbors.
 
     Args:
+        inputs: the folders.
+        tuned: k, temperature and lmbda.
         settings: the block `explorer` of the config: `passage_tokens`, and how many `top`
             tokens, `neighbors` and `context_tokens` are shown.
-        table: of knn_perplexity, for the tuned point.
-        index: whose neighbors they are.
-        seed: of the LM.
-        text: the text artifact.
-        tokens: the tokens artifact.
-        tokenizer: the tokenizer artifact.
-        model: the LM.
-        queries: of test, scored by the LM.
-        neighbors: of these queries.
 
     Raises:
         ArtifactError: if the folders do not belong together.
     """
-    origin = identity(model, kind="model")
-    require_origin(queries, kind="queries", role="model", expected=origin)
-    origin = identity(queries, kind="queries")
-    require_origin(neighbors, kind="neighbors", role="queries", expected=origin)
-    sources = Sources(
-        tokenizer=read_tokenizer(tokenizer),
-        train=load_tokens(tokens, "train"),
-        test=load_tokens(tokens, "test"),
-        text=read_text(text / "test.txt"),
-        queries=load_queries(queries),
-        found=load_neighbors(neighbors),
-        point=tuned_point(table, index=index, seed=seed),
-        head=head_weight(load_model(model)).detach(),
-    )
-    change = _change(sources)
-    rare = _rare(sources, count_words(text / "train.txt"))
-    scored = sources.queries
+    read = Read.of(inputs, tuned.point)
+    change = _change(read)
+    rare = _rare(read, count_words(inputs.text / "train.txt"))
+    scored = read.queries
     pieces = cut_passages(scored.positions, scored.documents, tokens=settings["passage_tokens"])
     return {
-        "seed": seed,
-        "index": index,
-        **sources.point._asdict(),
-        "entries": sources.train.n_tokens - 1,
+        "seed": int(tuned.names["seed"]),
+        "index": tuned.names["index"],
+        **read.point._asdict(),
+        "entries": len(read.found.entries),
         "queries": scored.n_queries,
         "mean_change": _short(change.mean()),
         "passages": [
-            _passage(sources, rows, settings)
-            | {"rule": rule, "change": _short(change[rows].mean())}
+            _passage(read, rows, settings) | {"rule": rule, "change": _short(change[rows].mean())}
             for rule, rows in choose(pieces, change, rare).items()
         ],
     }
 
 
-def _change(sources: Sources) -> NDArray[np.float64]:
+def _change(read: Read) -> NDArray[np.float64]:
     """Return log p(target) by the kNN-LM minus by the LM, in nats."""
-    scored, found = sources.queries, sources.found
-    nll = nll_at(sources.point, found.distances, found.values, scored.targets, scored.lm_log_probs)
+    scored, found = read.queries, read.found
+    nll = nll_at(read.point, found.distances, found.values, scored.targets, scored.lm_log_probs)
     return -nll - scored.lm_log_probs
 
 
-def _rare(sources: Sources, counts: Mapping[str, int]) -> NDArray[np.bool_]:
+def _rare(read: Read, counts: Mapping[str, int]) -> NDArray[np.bool_]:
     """Return which targets belong to a word that train has at most RARE times."""
-    edges = np.append(sources.test.starts, len(sources.text))
-    targets = np.asarray(sources.queries.positions) + 1
-    words = words_of_tokens(sources.text, edges[targets], edges[targets + 1]).words
+    edges = np.append(read.test.starts, len(read.text))
+    targets = np.asarray(read.queries.positions) + 1
+    words = words_of_tokens(read.text, edges[targets], edges[targets + 1]).words
     return np.array([bool(word) and counts[core(word)] <= RARE for word in words])
 
 
-def distributions(sources: Sources, rows: slice) -> dict[str, Tensor]:
+def distributions(read: Read, rows: slice) -> dict[str, Tensor]:
     """Return p of LM, kNN and their mixture over all tokens, each (rows, n_tokens) float64."""
-    states = torch.from_numpy(np.array(sources.queries.hidden(OUTPUT_AFTER)[rows]))
-    lm = (states @ sources.head.T).double().softmax(dim=1)
-    k, temperature, lmbda = sources.point
-    values, probabilities = merge_neighbors(
-        torch.from_numpy(sources.found.distances[rows, :k]),
-        torch.from_numpy(sources.found.values[rows, :k]),
+    states = torch.from_numpy(np.array(read.queries.hidden(OUTPUT_AFTER)[rows]))
+    lm = (states @ read.head.T).double().softmax(dim=1)
+    k, temperature, lmbda = read.point
+    values, probabilities = knn_distribution(
+        torch.from_numpy(read.found.distances[rows, :k]),
+        torch.from_numpy(read.found.values[rows, :k]),
         temperature=temperature,
     )
     knn = torch.zeros_like(lm).scatter_add_(1, values, probabilities)
     return {"lm": lm, "knn": knn, "mixture": (1 - lmbda) * lm + lmbda * knn}
 
 
-def _passage(sources: Sources, rows: slice, settings: Mapping[str, int]) -> dict[str, Any]:
-    first = int(sources.queries.positions[rows.start]) + 1  # the first target
-    document = int(sources.queries.documents[rows.start])
-    opening = max(first - settings["passage_tokens"] // 2, int(sources.test.documents[document]))
-    starts = sources.test.starts
-    predicted = distributions(sources, rows)
+def _passage(read: Read, rows: slice, settings: Mapping[str, int]) -> dict[str, Any]:
+    first = int(read.queries.positions[rows.start]) + 1  # the first target
+    document = int(read.queries.documents[rows.start])
+    opening = max(first - settings["passage_tokens"] // 2, int(read.test.documents[document]))
+    starts = read.test.starts
+    predicted = distributions(read, rows)
     return {
         "document": document,
-        "before": sources.text[starts[opening] : starts[first]],
+        "before": read.text[starts[opening] : starts[first]],
         "tokens": [
-            _token(sources, query, {name: p[row] for name, p in predicted.items()}, settings)
+            _token(read, query, {name: p[row] for name, p in predicted.items()}, settings)
             for row, query in enumerate(range(rows.start, rows.stop))
         ],
     }
 
 
 def _token(
-    sources: Sources, query: int, predicted: Mapping[str, Tensor], settings: Mapping[str, int]
+    read: Read, query: int, predicted: Mapping[str, Tensor], settings: Mapping[str, int]
 ) -> dict[str, Any]:
-    target = int(sources.queries.targets[query])
+    target = int(read.queries.targets[query])
     return {
-        "text": sources.written(int(sources.queries.positions[query]) + 1),
+        "text": read.written(int(read.queries.positions[query]) + 1),
         "target": {name: _short(p[target].item()) for name, p in predicted.items()},
-        "top": {name: _top(sources, p, target, settings["top"]) for name, p in predicted.items()},
-        "neighbors": _nearest(sources, query, target, settings),
+        "top": {name: _top(read, p, target, settings["top"]) for name, p in predicted.items()},
+        "neighbors": _nearest(read, query, target, settings),
     }
 
 
-def _top(sources: Sources, p: Tensor, target: int, n: int) -> list[dict[str, Any]]:
+def _top(read: Read, p: Tensor, target: int, n: int) -> list[dict[str, Any]]:
     """Return the likeliest tokens; of equal ones the smaller id first, none of probability 0."""
     order = np.lexsort((np.arange(len(p)), -p.numpy()))[:n]
     return [
         {
-            "token": sources.decoded(order[[place]]),
+            "token": read.decoded(order[[place]]),
             "p": _short(p[chosen].item()),
             "hit": int(chosen) == target,
         }
@@ -203,28 +200,30 @@ def _top(sources: Sources, p: Tensor, target: int, n: int) -> list[dict[str, Any
 
 
 def _nearest(
-    sources: Sources, query: int, target: int, settings: Mapping[str, int]
+    read: Read, query: int, target: int, settings: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """Return the nearest entries: how far, how heavy, after what they stand, and what came next."""
-    k, temperature, _ = sources.point
-    distances = sources.found.distances[query, :k].astype(np.float64)
-    weights = np.exp((distances[0] - distances) / temperature)  # the first is found and nearest
-    weights /= weights.sum()
+    k, temperature, _ = read.point
+    distances, values = (
+        torch.from_numpy(array[[query], :k]) for array in (read.found.distances, read.found.values)
+    )
+    weights = knn_weights(distances, values, temperature=temperature)[0]
+    positions = read.found.entries.positions(read.found.ids[query])
     entries = []
     for place in range(min(settings["neighbors"], k)):
-        entry = int(sources.found.ids[query, place])
+        entry = int(positions[place])
         if entry < 0:
             break
-        documents = sources.train.documents
+        documents = read.train.documents
         opening = int(documents[np.searchsorted(documents, entry, side="right") - 1])
         begin = max(opening, entry + 1 - settings["context_tokens"])
-        value = sources.found.values[query, place]
+        value = read.found.values[query, place]
         entries.append(
             {
-                "distance": _short(distances[place]),
+                "distance": _short(distances[0, place]),
                 "weight": _short(weights[place]),
-                "before": sources.decoded(sources.train.tokens[begin : entry + 1]),
-                "next": sources.decoded(np.array([value])),
+                "before": read.decoded(read.train.tokens[begin : entry + 1]),
+                "next": read.decoded(np.array([value])),
                 "hit": int(value) == target,
             }
         )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from knnlm.experiments.softmax_bottleneck.lbfgs import Descent
-from knnlm.experiments.softmax_bottleneck.projection import Mixture, tiles
+from knnlm.experiments.softmax_bottleneck.mixture import Mixture, tiles
 
 NOISE = 2
 """Rounding of a function value in units of its last place: below it a decrease is unreadable."""

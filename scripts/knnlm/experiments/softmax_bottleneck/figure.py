@@ -1,6 +1,6 @@
 """The figure of softmax_bottleneck: the share of the gap recovered, by method and by rank."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
 from knnlm.evidence.plotting import COLORS, FULL_WIDTH, OTHERS
+from knnlm.evidence.tables import over_seeds
 
 HEIGHT = 3.1  # inches
 WIDTHS = (1.5, 1.0)  # of the panels, relative
@@ -31,7 +32,7 @@ class Line(NamedTuple):
     settings: list[str]
 
 
-def draw_softmax_bottleneck(table: pd.DataFrame) -> Figure:
+def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return two panels of the share of the perplexity gap from LM (0) to kNN-LM (1).
 
     Left, by map and start: what each optimizer reached, filled by minimizing KL[p || f] and open
@@ -41,10 +42,9 @@ def draw_softmax_bottleneck(table: pd.DataFrame) -> Figure:
     the edge with its value.
 
     Args:
-        table: of `evaluate_softmax_bottleneck`; with several LM seeds their means are drawn.
+        tables: `table` of `evaluate`; with several LM seeds their means are drawn.
     """
-    several = (table["seed"] == "all").any()
-    table = table[(table["seed"] == "all") | ~several]
+    table = over_seeds(tables["table"])
     shares = table[table["metric"] == "share_of_gap"]
     shares = shares[shares["setting"].str.startswith("tuned/")]
     figure = Figure(figsize=(FULL_WIDTH, HEIGHT), layout="constrained")

@@ -13,33 +13,59 @@ head and f can start there too.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from knnlm.experiments.softmax_bottleneck.projection import Map, Mixture, merge_neighbors
+from knnlm.experiments.softmax_bottleneck.mixture import Mixture
+from knnlm.experiments.softmax_bottleneck.projection import Map
 from knnlm.lm.anatomy import FFN_INPUT_BEFORE, OUTPUT_AFTER, apply_f, apply_g, head_weight
 from knnlm.lm.model import load_model
 from knnlm.lm.scoring import Queries, load_queries
+from knnlm.retrieval.distribution import knn_distribution
 from knnlm.retrieval.neighbors import load_neighbors
+from knnlm.retrieval.sampling import evenly_spaced
 from knnlm.retrieval.tuning import Point
 from knnlm.runtime.artifacts import identity, require_origin
 
 FROM_LM, FROM_KEY = "from_lm", "from_key"
-PUBLISHED = "published"
+TUNED, PUBLISHED = "tuned", "published"  # points of a kNN-LM
 
 
-def spread(n_queries: int, *, positions: int) -> NDArray[np.int64]:
-    """Return evenly spaced places among the queries: as they lie in the text, of all documents.
+class ProjectionInputs(NamedTuple):
+    """The folders that projections are made from.
 
-    Args:
-        n_queries: how many there are.
-        positions: how many are wanted; all, if there are fewer.
+    Attributes:
+        model: the LM that is projected on.
+        queries: of test, scored by it.
+        neighbors: of these queries.
+        site: of the datastore's keys.
     """
-    wanted = min(positions, n_queries)
-    return np.arange(wanted, dtype=np.int64) * n_queries // wanted
+
+    model: Path
+    queries: Path
+    neighbors: Path
+    site: str
+
+    def origins(self) -> dict[str, str]:
+        """Return the identity of each folder by its role.
+
+        Raises:
+            ArtifactError: if they do not belong together.
+        """
+        origins = {
+            "model": identity(self.model, kind="model"),
+            "queries": identity(self.queries, kind="queries"),
+            "neighbors": identity(self.neighbors, kind="neighbors"),
+        }
+        require_origin(self.queries, kind="queries", role="model", expected=origins["model"])
+        require_origin(
+            self.neighbors, kind="neighbors", role="queries", expected=origins["queries"]
+        )
+        return origins
 
 
 @dataclass(frozen=True)
@@ -89,32 +115,22 @@ class Problem:
         return {FROM_LM: self.states(OUTPUT_AFTER), FROM_KEY: self.states(self.site)}
 
 
-def load_problem(
-    *, model: Path, queries: Path, neighbors: Path, point: Point, positions: int, site: str
-) -> Problem:
+def load_problem(inputs: ProjectionInputs, point: Point, *, positions: int) -> Problem:
     """Put together the kNN-LM's distributions from stored states and stored neighbors.
 
     Args:
-        model: the LM.
-        queries: of test, scored by the LM.
-        neighbors: of these queries.
+        inputs: the folders.
         point: k, temperature and lmbda.
-        positions: how many queries are sampled.
-        site: of the datastore's keys.
+        positions: how many queries are sampled, evenly spaced in the text.
 
     Raises:
-        ArtifactError: if the folders do not belong together.
         ValueError: if a sampled query has no neighbor.
     """
-    origin = identity(model, kind="model")
-    require_origin(queries, kind="queries", role="model", expected=origin)
-    origin = identity(queries, kind="queries")
-    require_origin(neighbors, kind="neighbors", role="queries", expected=origin)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = load_model(model).to(device).requires_grad_(False)
-    scored, found = load_queries(queries), load_neighbors(neighbors)
-    places = spread(scored.n_queries, positions=positions)
-    values, probabilities = merge_neighbors(
+    network = load_model(inputs.model).to(device).requires_grad_(False)
+    scored, found = load_queries(inputs.queries), load_neighbors(inputs.neighbors)
+    places = evenly_spaced(scored.n_queries, positions)
+    values, probabilities = knn_distribution(
         torch.from_numpy(found.distances[places, : point.k]),
         torch.from_numpy(found.values[places, : point.k]),
         temperature=point.temperature,
@@ -128,4 +144,4 @@ def load_problem(
         lmbda=point.lmbda,
     )
     targets = torch.from_numpy(scored.targets[places].astype(np.int64)).to(device)
-    return Problem(network, scored, places, mixture, targets, site)
+    return Problem(network, scored, places, mixture, targets, inputs.site)

@@ -2,142 +2,23 @@
 
 For one context the question is which distribution f(z) that a differentiable map f can
 produce is nearest to p = (1 - lmbda) p_LM + lmbda p_kNN. The map is whatever the caller
-hands in: the bare head, the final norm and the head, or the last MLP before both. p is never
-stored over the vocabulary; it is put together again for one tile of queries at a time.
+hands in: the bare head, the final norm and the head, or the last MLP before both.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from knnlm.experiments.softmax_bottleneck.mixture import Mixture, tiles
+
 Direction = Literal["p||f", "f||p"]
 """Which KL is minimized: "f||p" is Eq. 2 as printed, "p||f" is the cross-entropy."""
 
 Map = Callable[[Tensor], Tensor]
 """From z (n, dim) to logits (n, n_tokens), differentiable, one row for each row of z."""
-
-
-def merge_neighbors(
-    distances: Tensor, neighbor_values: Tensor, *, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Return p_kNN as its distinct values and their probabilities.
-
-    A softmax over the negative distances, summed over the neighbors that share a value:
-    Khandelwal et al. (2020), Eq. 2, with the temperature of Xu et al. (2023).
-
-    Args:
-        distances: (n, k) float, squared L2; +inf where a neighbor is missing.
-        neighbor_values: (n, k) integer, the token after each neighbor; whatever stands
-            beside an infinite distance never counts, nor does a value below 0.
-        temperature: above 0, in units of squared distance.
-
-    Returns:
-        values (n, width) int64, no token twice in a row among those with a probability above
-        0, and probabilities (n, width) float64, each row summing to 1. The width is the
-        largest number of distinct values of a query; unused places hold token 0 and 0.
-
-    Raises:
-        ValueError: if a shape or the temperature is not as above, a distance is not a number,
-            or a query has no neighbor at all.
-    """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
-    if distances.ndim != 2 or distances.shape != neighbor_values.shape:
-        raise ValueError(
-            "expected distances (n, k) and neighbor_values (n, k), got "
-            f"{tuple(distances.shape)} and {tuple(neighbor_values.shape)}"
-        )
-    if distances.isnan().any():
-        raise ValueError("expected distances that are numbers, got nan; search again")
-    scores = -distances.double() / temperature
-    scores = scores.masked_fill(neighbor_values < 0, -math.inf)
-    found = scores.isfinite()
-    if not found.any(dim=1).all():
-        lonely = int((~found.any(dim=1)).sum())
-        raise ValueError(
-            f"expected at least one neighbor for each query, got none for {lonely} of "
-            f"{len(found)}; search more lists, or leave those queries out"
-        )
-    nearest = neighbor_values.gather(1, scores.argmax(dim=1, keepdim=True))
-    known = torch.where(found, neighbor_values, nearest).long()  # adds a weight of 0 to it
-    ordered, order = known.sort(dim=1, stable=True)
-    weights = scores.softmax(dim=1).gather(1, order)
-    opens = ordered.diff(dim=1, prepend=ordered.new_full((len(ordered), 1), -1)) != 0
-    place = opens.cumsum(dim=1) - 1
-    width = int(place.max()) + 1
-    values = ordered.new_zeros(len(ordered), width).scatter_(1, place, ordered)
-    probabilities = weights.new_zeros(len(ordered), width).scatter_add_(1, place, weights)
-    return values, probabilities
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """p_kNNLM of n contexts, kept as what it is made of: an LM and a few neighbors.
-
-    p = (1 - lmbda) softmax(lm_hidden lm_head^T) + lmbda p_kNN. The LM need not be the one
-    that p is projected on.
-
-    Attributes:
-        lm_hidden: (n, dim) float, the input of the LM's head.
-        lm_head: (n_tokens, dim) float, the LM's output embeddings, in the dtype of lm_hidden.
-        values: (n, width) int64, from `merge_neighbors`.
-        probabilities: (n, width) float64, from `merge_neighbors`.
-        lmbda: weight on p_kNN, in [0, 1): the paper's Eq. prints the weight on p_LM.
-    """
-
-    lm_hidden: Tensor
-    lm_head: Tensor
-    values: Tensor
-    probabilities: Tensor
-    lmbda: float
-
-    def __post_init__(self) -> None:
-        """Refuse shapes that do not fit, and neighbors that are not merged."""
-        if not 0 <= self.lmbda < 1:
-            raise ValueError(
-                f"lmbda must be in [0, 1), got {self.lmbda}; at 1 the tokens without a "
-                "neighbor have no probability and the KL is infinite"
-            )
-        n, dim = self.lm_hidden.shape
-        if self.lm_head.shape[1] != dim:
-            raise ValueError(
-                f"expected an lm_head of width {dim}, as lm_hidden, got {self.lm_head.shape[1]}"
-            )
-        if self.values.shape != self.probabilities.shape or len(self.values) != n:
-            raise ValueError(
-                f"expected values and probabilities ({n}, width), got "
-                f"{tuple(self.values.shape)} and {tuple(self.probabilities.shape)}"
-            )
-        # A place with probability 0 may repeat a token: give each a number of its own.
-        places = torch.arange(self.values.shape[1], device=self.values.device)
-        own = torch.where(self.probabilities > 0, self.values, -1 - places).sort(dim=1).values
-        if (own.diff(dim=1) == 0).any():
-            raise ValueError("expected each value once per query; use merge_neighbors")
-
-    def __len__(self) -> int:
-        """Return the number of contexts."""
-        return len(self.lm_hidden)
-
-    def log_probs(self, rows: slice) -> Tensor:
-        """Return log p of some contexts over all tokens: (rows, n_tokens) float64, in nats."""
-        logits = self.lm_hidden[rows] @ self.lm_head.T
-        log_p = logits.double().log_softmax(dim=1).add_(math.log1p(-self.lmbda))
-        values = self.values[rows]
-        of_lm = log_p.gather(1, values)
-        of_both = torch.logaddexp(of_lm, (self.lmbda * self.probabilities[rows]).log())
-        # Added, not written: an unused place repeats token 0 and adds nothing to it.
-        return log_p.scatter_add_(1, values, of_both - of_lm)
-
-
-def tiles(n: int, *, tile: int) -> Iterator[slice]:
-    """Cut n queries into slices of at most `tile`."""
-    if tile < 1:
-        raise ValueError(f"tile must be at least 1 query, got {tile}")
-    return (slice(first, min(first + tile, n)) for first in range(0, n, tile))
 
 
 def kl_and_gradient(
@@ -199,15 +80,6 @@ def score(f: Map, z: Tensor, mixture: Mixture, targets: Tensor, *, tile: int) ->
         kl_f_p = -(log_q.exp_() * excess).sum(dim=1)
         parts.append(torch.stack([kl_p_f, kl_f_p, nll]))
     return Scores(*torch.cat(parts, dim=1))
-
-
-def mixture_nll(mixture: Mixture, targets: Tensor, *, tile: int) -> Tensor:
-    """Return -log p of each target, (n,) float64 in nats: the kNN-LM, or at lmbda 0 the LM."""
-    parts = [
-        -mixture.log_probs(rows).gather(1, targets[rows, None]).squeeze(1)
-        for rows in tiles(len(mixture), tile=tile)
-    ]
-    return torch.cat(parts)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnlm.experiments.softmax_bottleneck.projection import Scores
-from knnlm.runtime.artifacts import (
-    ArtifactError,
-    atomic_path,
-    identity,
-    rebuild_hint,
-)
+from knnlm.runtime.artifacts import ArtifactError, atomic_path, rebuild_hint
 
 PER_QUERY = ("nll", "kl_p_f", "kl_f_p")  # of `Scores`
 
@@ -29,27 +24,6 @@ def save_scores(path: Path, places: NDArray[np.int64], arrays: Mapping[str, Any]
     """Write what one projection reached, and of which queries, atomically."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, places=places, **arrays)
-
-
-def origins_of(
-    *, model: Path, queries: Path, neighbors: Path, heads: Mapping[str, Path]
-) -> dict[str, str]:
-    """Return the identities of what projections are made from.
-
-    Args:
-        model: the LM that is projected on.
-        queries: of test, scored by the LM.
-        neighbors: of these queries.
-        heads: other models whose heads are tried, by name.
-    """
-    origins = {
-        "model": identity(model, kind="model"),
-        "queries": identity(queries, kind="queries"),
-        "neighbors": identity(neighbors, kind="neighbors"),
-    }
-    for name, folder in heads.items():
-        origins[f"head of {name}"] = identity(folder, kind="model")
-    return origins
 
 
 def read_scores(path: Path, places: NDArray[np.int64]) -> Arrays:

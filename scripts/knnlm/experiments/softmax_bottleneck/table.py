@@ -6,9 +6,8 @@ where it starts, and the certified optimum: how much of the perplexity gap from 
 kNN-LM is beyond the rank of the head, and how much is beyond the optimizer.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,83 +18,54 @@ from numpy.typing import NDArray
 from knnlm.evidence.intervals import NO_INTERVAL, DocumentBootstrap, Interval
 from knnlm.evidence.metrics import perplexity_per_token
 from knnlm.evidence.scored_text import Row
-from knnlm.evidence.tables import means_over_seeds, tidy
-from knnlm.experiments.shared.tuned_point import TUNED, tuned_point
+from knnlm.experiments.shared.job import Inputs
+from knnlm.experiments.shared.scored_run import ScoredRun, table_of
+from knnlm.experiments.shared.scored_split import KNN_LM, Retrieved, ScoredSplit
 from knnlm.experiments.softmax_bottleneck.optima import OPTIMA, OWN, Unit, read_optima
-from knnlm.experiments.softmax_bottleneck.problem import PUBLISHED, spread
+from knnlm.experiments.softmax_bottleneck.problem import PUBLISHED, TUNED
 from knnlm.experiments.softmax_bottleneck.scores import PER_QUERY, Arrays
 from knnlm.experiments.softmax_bottleneck.walks import PROJECTIONS, START, Walk, read_walks
-from knnlm.lm.scoring import Queries, load_queries
-from knnlm.retrieval.neighbors import load_neighbors
-from knnlm.retrieval.tuning import Point, nll_at
+from knnlm.retrieval.tuning import Point
 from knnlm.runtime.artifacts import identity, require_origin
-from knnlm.runtime.seeds import numpy_generator
+from knnlm.runtime.places import places
 
 EXPERIMENT = "softmax_bottleneck"
 
 
-def evaluate_softmax_bottleneck(
-    *,
-    corpus: str,
-    model: str,
-    seeds: Sequence[int],
-    settings: Mapping[str, Any],
-    knn: Mapping[str, Any],
-    knn_table: pd.DataFrame,
-    queries: Sequence[Path],
-    neighbors: Sequence[Path],
-    projections: Sequence[Path],
-    optima: Sequence[Path],
-) -> pd.DataFrame:
+def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the table of the experiment, all on the sampled positions of test.
 
     Args:
-        corpus: its name.
-        model: name of the LM.
-        seeds: the LM seeds.
-        settings: the block `softmax_bottleneck` of the config.
-        knn: the block `knn_perplexity`.
-        knn_table: its table, with k, temperature and lmbda.
-        queries: of test, for each seed.
-        neighbors: of test, for each seed.
-        projections: for each seed and each of settings["last_layers"].
-        optima: for each seed.
+        inputs: queries and neighbors of test, tuned points, projections and optima.
+        settings: corpus, lm_seeds, baseline, datastores and softmax_bottleneck.
 
     Returns:
-        A tidy table. `setting` is target/start/direction/optimizer, or target/optimum/head;
-        `method` is lm, knn_lm or the map.
+        `table`. `setting` is target/start/direction/optimizer, or target/optimum/head; `method`
+        is lm, knn_lm or the map.
 
     Raises:
         ArtifactError: if folders belong to different queries or neighbors.
     """
-    last_layers = settings["last_layers"]
-    projected = dict(zip(product(seeds, last_layers), projections, strict=True))
+    own = settings[EXPERIMENT]
+    run = ScoredRun.of(EXPERIMENT, inputs, settings)
+    projected = places(inputs["projections"], kind=PROJECTIONS, by=("seed", "last_layers"))
+    solved = places(inputs["optima"], kind=OPTIMA, by=("seed",))
     rows: list[Row] = []
-    for seed, scored, found, solved in zip(seeds, queries, neighbors, optima, strict=True):
-        folders = {name: projected[seed, name] for name in last_layers}
-        made = dict.fromkeys(folders.values(), PROJECTIONS) | {solved: OPTIMA}
-        _require_one_origin(scored, found, made)
-        points = {
-            TUNED: tuned_point(knn_table, index=knn["index"], seed=seed),
-            PUBLISHED: Point(**knn["published"]),
-        }
-        names = {"experiment": EXPERIMENT, "corpus": corpus, "model": model, "seed": seed}
-        run = Run.of(
-            {**names, "split": "test"},
-            load_queries(scored),
-            found,
-            points,
-            positions=settings["positions"],
-            bootstrap=knn["bootstrap"],
+    for seed in run.seeds:
+        folders = {name: projected[seed, name] for name in own["last_layers"]}
+        retrieved = run.retrieved(run.scored(seed, positions=own["positions"]))
+        _require_one_origin(
+            retrieved, {solved[seed]: OPTIMA} | dict.fromkeys(folders.values(), PROJECTIONS)
         )
-        certified = read_optima(solved, run.places)
-        rows += run.baseline_rows()
-        rows += run.optimum_rows(certified, tolerance=settings["optimum"]["tolerance"])
+        of_seed = ProjectedSeed.of(retrieved, Point(**run.baseline["published"]))
+        certified = read_optima(solved[seed], of_seed.scored.places)
+        rows += of_seed.baseline_rows()
+        rows += of_seed.optimum_rows(certified, tolerance=own["optimum"]["tolerance"])
         nearest = certified[Unit(TUNED, OWN)]["kl_p_f"]
         for name, folder in folders.items():
-            rows += run.walk_rows(name, read_walks(folder, run.places), nearest)
-    table = tidy(rows)
-    return pd.concat([table, means_over_seeds(table)], ignore_index=True)
+            walked = read_walks(folder, of_seed.scored.places)
+            rows += of_seed.walk_rows(name, walked, nearest)
+    return {"table": table_of(rows)}
 
 
 def share_of_gap(
@@ -116,63 +86,49 @@ def share_of_gap(
 
 
 @dataclass(frozen=True)
-class Run:
+class ProjectedSeed:
     """One LM seed: the sampled positions, and what LM and kNN-LM make of their targets.
 
     Attributes:
-        names: of its rows.
-        places: (n,), the sampled queries.
-        bootstrap: over their documents.
-        lm: (n,) nll in nats.
-        knn: (n,) nll in nats, by target.
+        scored: the sampled positions.
+        knn: (n,) nll of the kNN-LM in nats, by target.
     """
 
-    names: Mapping[str, Any]
-    places: NDArray[np.int64]
-    bootstrap: DocumentBootstrap
-    lm: NDArray[np.float64]
+    scored: ScoredSplit
     knn: Mapping[str, NDArray[np.float64]]
 
     @classmethod
-    def of(
-        cls,
-        names: Mapping[str, Any],
-        queries: Queries,
-        neighbors: Path,
-        points: Mapping[str, Point],
-        *,
-        positions: int,
-        bootstrap: Mapping[str, int],
-    ) -> "Run":
-        """Score LM and kNN-LM on the sampled positions."""
-        places = spread(queries.n_queries, positions=positions)
-        found, lm = load_neighbors(neighbors), queries.lm_log_probs[places]
-        arrays = (found.distances[places], found.values[places], queries.targets[places], lm)
-        generator = numpy_generator(bootstrap["seed"], "bootstrap", "documents")
-        documents = DocumentBootstrap(
-            queries.documents[places], samples=bootstrap["samples"], generator=generator
-        )
-        knn = {target: nll_at(point, *arrays) for target, point in points.items()}
-        return cls(names, places, documents, -lm, knn)
+    def of(cls, retrieved: Retrieved, published: Point) -> "ProjectedSeed":
+        """Score the kNN-LM at the tuned point and at the published one."""
+        scored = retrieved.scored
+        knn = {TUNED: retrieved.nll, PUBLISHED: scored.knn_nll(retrieved.found, published)}
+        return cls(scored, knn)
+
+    @property
+    def bootstrap(self) -> DocumentBootstrap:
+        """Resampled documents of the sampled positions."""
+        return self.scored.text.bootstrap
 
     def baseline_rows(self) -> Iterator[Row]:
         """Yield perplexities of LM and kNN-LM, the gap between them, and the sizes."""
-        counts = {"positions": len(self.places), "documents": self.bootstrap.n_documents}
+        counts = {"positions": len(self.scored.places), "documents": self.bootstrap.n_documents}
         for metric, count in counts.items():
-            yield {**self.names, "metric": metric, "value": count, "n": count, "unit": "count"}
-        yield self._perplexity({**self.names, "method": "lm"}, self.lm)
+            names = self.scored.names
+            yield {**names, "metric": metric, "value": count, "n": count, "unit": "count"}
+        lm = self.scored.nll
+        yield self._perplexity(self.scored.row_names("lm"), lm)
         for target, nll in self.knn.items():
-            names = {**self.names, "method": "knn_lm", "setting": target}
+            names = self.scored.row_names(KNN_LM, target)
             yield self._perplexity(names, nll)
-            gap = self.bootstrap.of_means(lambda lm, knn: np.exp(lm) - np.exp(knn), self.lm, nll)
-            value = np.exp(self.lm.mean()) - np.exp(nll.mean())
+            gap = self.bootstrap.of_means(lambda lm, knn: np.exp(lm) - np.exp(knn), lm, nll)
+            value = np.exp(lm.mean()) - np.exp(nll.mean())
             yield self._row(names, "perplexity_gap", value, gap, unit="perplexity")
 
     def optimum_rows(self, certified: Mapping[Unit, Arrays], *, tolerance: float) -> Iterator[Row]:
         """Yield the rows of every certified optimum: what a head can express."""
         for (target, head), found in certified.items():
             setting = f"{target}/optimum/{head}"
-            names = {**self.names, "method": "head", "setting": setting}
+            names = self.scored.row_names("head", setting)
             yield from self._projected(names, found, target)
             norms = found["certificate"]
             extremes = {"min": norms.min(), "median": np.median(norms), "max": norms.max()}
@@ -198,7 +154,7 @@ class Run:
         bounds = []
         for walk, found in walked.items():
             setting = f"{TUNED}/{walk.start}/{walk.direction}/{walk.optimizer}"
-            names = {**self.names, "method": last_layers, "setting": setting}
+            names = self.scored.row_names(last_layers, setting)
             yield from self._projected(names, found, TUNED)
             for kl in ("kl_p_f", "kl_f_p"):
                 yield self._mean(names, f"starting_{kl}", found[START + kl])
@@ -207,21 +163,21 @@ class Run:
             if walk.direction == "p||f":
                 bounds.append(found)
         if last_layers != "head":
-            names = {**self.names, "method": last_layers, "setting": f"{TUNED}/best"}
+            names = self.scored.row_names(last_layers, f"{TUNED}/best")
             found = best_of(bounds)
             yield from self._projected(names, found, TUNED)
             yield self._mean(names, "kl_p_f_above_optimum", found["kl_p_f"] - nearest)
 
     def _projected(self, names: Mapping[str, Any], found: Arrays, target: str) -> Iterator[Row]:
         """Yield what every projection has: perplexity, share of the gap, both KLs."""
-        nlls = (self.lm, self.knn[target], found["nll"])
+        nlls = (self.scored.nll, self.knn[target], found["nll"])
         yield self._perplexity(names, found["nll"])
         share = float(share_of_gap(*(nll.mean() for nll in nlls)))
         interval = self.bootstrap.of_means(share_of_gap, *nlls)
         yield self._row(names, "share_of_gap", share, interval, unit="share")
         for kl in ("kl_p_f", "kl_f_p"):
             yield self._mean(names, kl, found[kl])
-        for name, baseline in {"lm": self.lm, "knn_lm": self.knn[target]}.items():
+        for name, baseline in {"lm": self.scored.nll, KNN_LM: self.knn[target]}.items():
             yield self._mean(names, f"nats_per_token_vs_{name}", found["nll"] - baseline)
 
     def _perplexity(self, names: Mapping[str, Any], nll: NDArray[np.float64]) -> Row:
@@ -242,7 +198,7 @@ class Run:
         unit: str,
     ) -> Row:
         ends = {"ci_low": interval.low, "ci_high": interval.high}
-        row = {"metric": metric, "value": value, "n": len(self.places), "unit": unit}
+        row = {"metric": metric, "value": value, "n": len(self.scored.places), "unit": unit}
         return dict(names) | row | ends
 
 
@@ -258,11 +214,10 @@ def best_of(walked: Sequence[Arrays]) -> Arrays:
     return {name: values[chosen, queries] for name, values in stacked.items()}
 
 
-def _require_one_origin(queries: Path, neighbors: Path, made: Mapping[Path, str]) -> None:
-    """Check that neighbors, projections and optima are all of the same queries."""
-    scored = identity(queries, kind="queries")
-    require_origin(neighbors, kind="neighbors", role="queries", expected=scored)
-    found = identity(neighbors, kind="neighbors")
-    for folder, kind in made.items():
+def _require_one_origin(retrieved: Retrieved, folders: Iterable[Path], *, kind: str) -> None:
+    """Check that projections or optima are of the neighbors that are evaluated."""
+    scored = identity(retrieved.scored.queries.folder, kind="queries")
+    found = identity(retrieved.folder, kind="neighbors")
+    for folder in folders:
         require_origin(folder, kind=kind, role="queries", expected=scored)
         require_origin(folder, kind=kind, role="neighbors", expected=found)

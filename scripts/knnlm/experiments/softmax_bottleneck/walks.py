@@ -11,22 +11,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from knnlm.experiments.shared.tuned_point import tuned_point
-from knnlm.experiments.softmax_bottleneck.problem import FROM_KEY, FROM_LM, Problem, load_problem
+from knnlm.experiments.softmax_bottleneck.problem import (
+    FROM_KEY,
+    FROM_LM,
+    Problem,
+    ProjectionInputs,
+    load_problem,
+)
 from knnlm.experiments.softmax_bottleneck.projection import Direction, project, score
 from knnlm.experiments.softmax_bottleneck.scores import (
     Arrays,
     arrays_of,
-    origins_of,
     read_scores,
     save_scores,
 )
-from knnlm.runtime.artifacts import read_manifest, write_manifest
+from knnlm.retrieval.tuning import Point
+from knnlm.runtime.artifacts import read_manifest
 from knnlm.runtime.logs import LOGGER, Progress
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.runtime.signals import stop_if_asked
 
 PROJECTIONS = "projections"
@@ -67,74 +71,41 @@ def walks_of(last_layers: str, settings: Mapping[str, Any]) -> Iterator[Walk]:
 
 
 def project_distributions(
-    *,
-    output: Path,
-    fingerprint: str,
-    model: Path,
-    queries: Path,
-    neighbors: Path,
-    knn_table: pd.DataFrame,
-    index: str,
-    site: str,
-    seed: int,
-    last_layers: str,
-    settings: Mapping[str, Any],
+    target: Target, *, inputs: ProjectionInputs, point: Point, settings: Mapping[str, Any]
 ) -> None:
     """Project the tuned kNN-LM's distributions onto one map, by every walk.
 
     A walk is a unit: a killed run goes on with the next one.
 
     Args:
-        output: the artifact: for each walk nll of the targets and both KLs, (n,) float64 at the
-            end and, with the prefix start_, at the start, and the trace of the mean KL that was
-            minimized; `places` (n,) of the sampled queries.
-        fingerprint: of the rule.
-        model: the LM.
-        queries: of test, scored by the LM.
-        neighbors: of these queries.
-        knn_table: the table of knn_perplexity, with k, temperature and lmbda.
-        index: whose neighbors they are.
-        site: of the datastore's keys.
-        seed: of the LM.
-        last_layers: head, f or f_g.
+        target: whose `last_layers` is head, f or f_g. For each walk nll of the targets and both
+            KLs, (n,) float64 at the end and, with the prefix start_, at the start, and the trace
+            of the mean KL that was minimized; `places` (n,) of the sampled queries.
+        inputs: the LM, its queries and their neighbors.
+        point: the tuned k, temperature and lmbda.
         settings: the block `softmax_bottleneck` of the config.
 
     Raises:
         ArtifactError: if the folders do not belong together.
     """
-    point = tuned_point(knn_table, index=index, seed=seed)
-    made_from = origins_of(model=model, queries=queries, neighbors=neighbors, heads={})
-    partial = partial_folder(output, fingerprint, made_from | {"point": str(point)})
-    problem = load_problem(
-        model=model,
-        queries=queries,
-        neighbors=neighbors,
-        point=point,
-        positions=settings["positions"],
-        site=site,
-    )
+    last_layers = target.names["last_layers"]
     walks = [*walks_of(last_layers, settings)]
-    missing = [walk for walk in walks if not (partial / walk.file).is_file()]
-    progress = Progress(
-        "projection", total=len(walks), unit="walks", done=len(walks) - len(missing)
-    )
-    for walk in missing:
-        _take(walk, problem, last_layers, partial, tile=settings["tile"])
-        progress.update(progress.done + 1)
-        stop_if_asked()
-    write_manifest(
-        partial,
+    with making(
+        target,
         kind=PROJECTIONS,
-        settings={
-            **settings,
-            "last_layers": last_layers,
-            "index": index,
-            "point": point._asdict(),
-        },
-        contents={"walks": [walk._asdict() for walk in walks]},
-        made_from=made_from,
-    )
-    publish(partial, output)
+        made_from=inputs.origins(),
+        settings={**settings, "last_layers": last_layers, "point": point._asdict()},
+        apart={"point": str(point)},
+    ) as made:
+        made.contents |= {"walks": [walk._asdict() for walk in walks]}
+        missing = [walk for walk in walks if not (made.folder / walk.file).is_file()]
+        done = len(walks) - len(missing)
+        progress = Progress("projection", total=len(walks), unit="walks", done=done)
+        problem = load_problem(inputs, point, positions=settings["positions"])
+        for walk in missing:
+            _take(walk, problem, last_layers, made.folder, tile=settings["tile"])
+            progress.update(progress.done + 1)
+            stop_if_asked()
 
 
 def read_walks(folder: Path, places: NDArray[np.int64]) -> dict[Walk, Arrays]:
