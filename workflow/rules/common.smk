@@ -11,6 +11,7 @@ import yaml
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))  # the library, for this file and the others
 
+from knnlm.lm.pretrained_folder import check_pretrained_folder
 from knnlm.runtime.experiments import read_experiments, with_experiments
 from knnlm.runtime.fingerprint import fingerprint as fingerprint_of
 from knnlm.runtime.relations import check_relations
@@ -30,6 +31,11 @@ def settings_of_run():
     command_line = workflow.config_settings.overwrite_config
     settings = resolve(deep_merge(defaults, config), command_line, schema)
     check_relations(settings)
+    for name, model in settings["models"].items():
+        if model["source"] == "pretrained" and Path(model["model"]).is_dir():
+            check_pretrained_folder(
+                Path(model["model"]), key=f"models.{name}.model", context=model["context"]
+            )
     for name in experiments:
         if (ROOT / f"scripts/knnlm/experiments/{name}/checks.py").is_file():
             importlib.import_module(f"knnlm.experiments.{name}.checks").check(settings)
@@ -38,7 +44,7 @@ def settings_of_run():
 
 try:
     resolved, EXPERIMENTS = settings_of_run()
-except SettingsError as error:
+except ValueError as error:
     raise WorkflowError(f"config: {error}")
 config.clear()
 config.update(resolved)

@@ -102,7 +102,7 @@ rule score_continued:
         fingerprint=fingerprint("scripts/score_queries.py", threads="encode", queries=True),
         threads=config["threads"]["encode"],
         queries=config["queries"],
-        sites=STANDING_SITES,
+        sites=list(STANDING_SITES),
     script:
         "../../../scripts/score_queries.py"
 
