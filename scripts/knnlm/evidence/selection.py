@@ -2,7 +2,7 @@
 
 A selector gives values of columns, such as {method: knn_lm, metric: bytes}. Seeds are never
 selected: all seeds of a number belong together. A value in braces is a setting of the run, as in
-"{knn_perplexity.index}/tuned", so that a selector holds at every scale.
+"{baseline.index}/tuned", so that a selector holds at every scale.
 """
 
 import re
