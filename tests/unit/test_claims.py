@@ -231,6 +231,7 @@ def test_a_block_that_names_what_does_not_exist_is_an_error_that_names_the_claim
         ({"scales": ["cpu"]}, "'needs' is a dependency"),
         ({"minus": LM, "over": LM}, "expected minus or over, got both"),
         ({"colour": "red"}, "colour"),
+        ({"each": "seed"}, "'seed' is not one of"),
         ({"stricter_than": "none"}, "stricter_than 'none'; expected the id of a claim above it"),
         ({"id": "first"}, "an id stands for one claim"),
     ],
