@@ -1,6 +1,7 @@
 import pytest
 
 from knnlm.runtime.artifacts import identity, read_manifest, verify_checksums
+from knnlm.runtime.making import Target
 from knnlm.text.corpus import build_corpus, local_files
 from knnlm.text.documents import SPLITS, read_documents
 
@@ -19,8 +20,8 @@ def folder(tmp_path):
 
 def build(tmp_path, corpus, **changes):
     output = tmp_path / "results/run/corpora/mine/text"
-    settings = {"name": "mine", "cache": tmp_path / "downloads", "fingerprint": "f" * 64}
-    build_corpus(output=output, corpus=corpus, **settings | changes)
+    names = {"corpus": changes.pop("name", "mine")}
+    build_corpus(Target(output, "f", names), corpus=corpus, cache=tmp_path / "downloads", **changes)
     return output
 
 

@@ -9,6 +9,7 @@ from tokenizers.models import BPE
 from tokenizers.normalizers import Prepend, Replace, Sequence
 
 from knnlm.runtime.artifacts import identity, read_manifest, verify_checksums, write_manifest
+from knnlm.runtime.making import Target
 from knnlm.text import encoding, tokenizer
 from knnlm.text.documents import SPLITS, describe_split, write_split
 from knnlm.text.encoding import encode_documents, tokenize_corpus
@@ -136,13 +137,12 @@ def text(tmp_path):
 
 
 def test_the_artifact_holds_every_split_and_what_it_was_made_from(tmp_path, text):
-    shared = {"fingerprint": "f" * 64, "text": text}
     block = {"source": "trained", "vocabulary_size": 290}
     made = tmp_path / "tokenizer"
-    build_tokenizer(output=made, tokenizer=block, cache=tmp_path, **shared)
+    build_tokenizer(Target(made, "f"), text=text, tokenizer=block, cache=tmp_path)
 
     few = dict.fromkeys(SPLITS, 1)
-    tokenize_corpus(output=tmp_path / "tokens", tokenizer=made, minimum_tokens=few, **shared)
+    tokenize_corpus(Target(tmp_path / "tokens", "f"), text=text, tokenizer=made, minimum_tokens=few)
 
     verify_checksums(tmp_path / "tokens", kind="tokens")
     manifest = read_manifest(tmp_path / "tokens", kind="tokens")
@@ -163,10 +163,11 @@ def test_the_artifact_holds_every_split_and_what_it_was_made_from(tmp_path, text
 
 def test_a_split_too_short_for_a_window_or_k_is_named_before_anything_expensive(tmp_path, text):
     made = tmp_path / "tokenizer"
-    shared = {"fingerprint": "f" * 64, "text": text}
     block = {"source": "trained", "vocabulary_size": 290}
-    build_tokenizer(output=made, tokenizer=block, cache=tmp_path, **shared)
+    build_tokenizer(Target(made, "f"), text=text, tokenizer=block, cache=tmp_path)
     needed = {"train": 1, "validation": 10**9, "test": 1}
 
     with pytest.raises(ValueError, match=r"the validation split has .*at least 1,000,000,000; use"):
-        tokenize_corpus(output=tmp_path / "tokens", tokenizer=made, minimum_tokens=needed, **shared)
+        tokenize_corpus(
+            Target(tmp_path / "tokens", "f"), text=text, tokenizer=made, minimum_tokens=needed
+        )

@@ -16,7 +16,7 @@ import pytest
 from gazetteer_checks import contradictions
 
 from knnlm.text.gazetteer.articles import Article, write_article
-from knnlm.text.gazetteer.corpus import compose, generate, reader, told_share, write_gazetteer
+from knnlm.text.gazetteer.corpus import compose, reader, told_share, write_gazetteer
 from knnlm.text.gazetteer.engine import Draws, Grammar, Line, Table, read_language
 from knnlm.text.gazetteer.world import Knowledge, Record
 from knnlm.text.gazetteer.writer import FactSpan, Style, Writer
@@ -63,7 +63,7 @@ def sentences(article):
 
 @pytest.mark.parametrize("register", HASHES)
 def test_the_bytes_of_a_seed_never_change(register):
-    splits = generate(seed=1, people=PEOPLE, register=register)
+    splits = compose(seed=1, people=PEOPLE, register=register).splits
 
     text = "".join(article.text for split in splits.values() for article in split)
 
@@ -184,7 +184,7 @@ def test_no_more_than_one_sentence_without_fact_stands_for_two_events(monkeypatc
 
 @pytest.mark.parametrize("register", HASHES)
 def test_sentences_begin_with_a_capital(register):
-    for split in generate(seed=4, people=PEOPLE, register=register).values():
+    for split in compose(seed=4, people=PEOPLE, register=register).splits.values():
         for article in split:
             for sentence in sentences(article):
                 assert re.match(r'("\s)?[A-Z]', sentence), sentence
@@ -192,7 +192,7 @@ def test_sentences_begin_with_a_capital(register):
 
 @pytest.mark.parametrize("register", HASHES)
 def test_articles_agree_with_the_sound_that_follows(register):
-    for split in generate(seed=4, people=PEOPLE, register=register).values():
+    for split in compose(seed=4, people=PEOPLE, register=register).splits.values():
         for article in split:
             for article_word, following in re.findall(r"\b([Aa]n?) (\w+)", article.text):
                 silent = re.match(r"hour|heir|honest|honou", following.lower())
@@ -378,7 +378,7 @@ def test_the_told_share_counts_a_fact_of_a_document_once():
 
 
 def test_documents_cover_the_text_without_gaps(folder):
-    for split, articles in generate(seed=1, people=PEOPLE).items():
+    for split, articles in compose(seed=1, people=PEOPLE).splits.items():
         text = (folder / f"{split}.txt").read_bytes().decode("utf-8")
         starts = np.load(folder / f"{split}.documents.npy")
         assert starts.dtype == np.int64
@@ -444,9 +444,9 @@ def test_an_unknown_register_is_refused_with_the_known_ones():
     with pytest.raises(
         ValueError, match=r"unknown register 'verse'; known are articles, chronicle"
     ):
-        generate(seed=1, people=PEOPLE, register="verse")
+        compose(seed=1, people=PEOPLE, register="verse")
 
 
 def test_too_few_people_are_refused():
     with pytest.raises(ValueError, match="people must be at least 60, got 10"):
-        generate(seed=1, people=10)
+        compose(seed=1, people=10)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from knnlm.runtime.making import Target
 from knnlm.text.corpus import build_corpus
 from knnlm.text.documents import SPLITS
 from knnlm.text.hub import dataset_lines, fetch, fetch_dataset
@@ -74,9 +75,7 @@ def test_a_cached_corpus_needs_no_network(tmp_path):
     }
 
     build_corpus(
-        output=output,
-        fingerprint="f" * 64,
-        name="wikitext-2",
+        Target(output, "f", {"corpus": "wikitext-2"}),
         corpus=corpus,
         cache=tmp_path / "downloads",
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from knnlm.runtime.artifacts import identity, read_manifest, write_manifest
+from knnlm.runtime.making import Target
 from knnlm.text.macondo.dataset import build_macondo, read_examples
 from knnlm.text.macondo.names import faker_names
 from knnlm.text.tokenizer import (
@@ -26,9 +27,7 @@ TOWN = {
 
 def build(output, *, tokenizer=None, seed=0, **changed):
     build_macondo(
-        output=output,
-        fingerprint="town",
-        seed=seed,
+        Target(output, "town", {"seed": str(seed)}),
         macondo={**TOWN, **changed},
         tokenizer=tokenizer,
         sources=SOURCES,
@@ -74,9 +73,7 @@ def test_existing_names_can_be_those_of_a_pretrained_tokenizer(tmp_path, tokeniz
     named = {**TOWN, "child_names": "existing", "tokenizer": str(tokenizer)}
     town = tmp_path / "town"
     build_macondo(
-        output=town,
-        fingerprint="town",
-        seed=0,
+        Target(town, "town", {"seed": "0"}),
         macondo=named,
         tokenizer=None,
         sources=SOURCES,

@@ -19,6 +19,7 @@ from torch.nn import functional
 from knnlm.lm.model import load_model
 from knnlm.lm.pretraining import TRUNK, train_language_model
 from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest
+from knnlm.runtime.making import Target
 from knnlm.text.tokens import load_tokens
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -40,7 +41,8 @@ def block(**training):
 
 
 def build(inputs, output, *, model=MODEL, seed=0, **more):
-    train_language_model(output=output, fingerprint="f", model=model, seed=seed, **inputs, **more)
+    target = Target(output, "f", {"seed": str(seed)})
+    train_language_model(target, model=model, **inputs, **more)
     return output
 
 
@@ -147,11 +149,13 @@ import json, sys
 from pathlib import Path
 from knnlm.lm.pretraining import train_language_model
 from knnlm.runtime.logs import log_to
+from knnlm.runtime.making import Target
 
 log_to(sys.argv[2])
 arguments = json.loads(sys.argv[1])
-paths = {name: Path(arguments.pop(name)) for name in ("output", "tokens", "tokenizer")}
-train_language_model(fingerprint="f", seed=0, **arguments, **paths)
+paths = {name: Path(arguments.pop(name)) for name in ("tokens", "tokenizer")}
+target = Target(Path(arguments.pop("output")), "f", {"seed": "0"})
+train_language_model(target, **arguments, **paths)
 """
 
 
@@ -190,7 +194,7 @@ def test_a_kill_between_the_last_files_costs_no_training(inputs, base, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr("knnlm.lm.pretraining.write_manifest", die)
+        broken.setattr("knnlm.runtime.making.write_manifest", die)
         with pytest.raises(KeyboardInterrupt):
             build(inputs, tmp_path / "model")
     monkeypatch.setattr("knnlm.lm.pretraining.train", die)

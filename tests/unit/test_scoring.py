@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lm_artifacts import (
     END_OF_DOCUMENT,
@@ -18,10 +18,12 @@ from lm_artifacts import (
 
 import knnlm.lm.scoring
 from knnlm.lm.anatomy import apply_f, apply_g
+from knnlm.lm.architecture import STANDING_SITES
 from knnlm.lm.model import create_model, load_model, save_model
 from knnlm.lm.sampling import query_positions
-from knnlm.lm.scoring import load_queries, score_queries, target_log_probs
+from knnlm.lm.scoring import load_queries, score_queries
 from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest, write_manifest
+from knnlm.runtime.making import Target
 from knnlm.text.tokens import load_tokens
 
 QUERIES = {"tokens": 60, "tokens_per_document": 25, "stride": 4, "seed": 0}
@@ -144,8 +146,9 @@ def write_model(folder, tokenizer, *, seed):
     return folder
 
 
-def score(inputs, output, *, queries=QUERIES, **more):
-    score_queries(output=output, fingerprint="f", split="test", queries=queries, **inputs, **more)
+def score(inputs, output, *, queries=QUERIES, sites=STANDING_SITES):
+    target = Target(output, "f", {"split": "test"})
+    score_queries(target, queries=queries, sites=sites, **inputs)
     return load_queries(output)
 
 
@@ -293,20 +296,3 @@ def test_a_model_of_another_tokenizer_is_refused(inputs, tmp_path):
 def test_a_stride_above_the_context_is_refused(inputs, tmp_path):
     with pytest.raises(ValueError, match="between 1 and the context of 8 tokens, got 9"):
         score(inputs, tmp_path / "queries", queries={**QUERIES, "stride": 9})
-
-
-@settings(deadline=None)
-@given(rows=st.integers(1, 20), tile=st.integers(1, 200))
-def test_tiles_do_not_change_the_log_probabilities(rows, tile):
-    model = create_model(MODEL, vocabulary_size=VOCABULARY, seed=0)
-    generator = torch.Generator().manual_seed(rows)
-    states = 9 * torch.randn(rows, MODEL["width"], generator=generator)
-    targets = torch.randint(VOCABULARY, (rows,), generator=generator)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(knnlm.lm.scoring, "TILE_LOGITS", tile)
-
-        actual = target_log_probs(model, states, targets)
-
-    with torch.no_grad():
-        expected = model.lm_head(states).double().log_softmax(1)[torch.arange(rows), targets]
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)

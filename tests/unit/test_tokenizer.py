@@ -5,6 +5,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from knnlm.runtime.artifacts import identity, read_manifest, write_manifest
+from knnlm.runtime.making import Target
 from knnlm.text import tokenizer as module
 from knnlm.text.documents import SPLITS, write_split
 from knnlm.text.tokenizer import (
@@ -42,8 +43,7 @@ def text(tmp_path):
 
 def build(tmp_path, text, **tokenizer):
     build_tokenizer(
-        output=tmp_path / "tokenizer",
-        fingerprint="f" * 64,
+        Target(tmp_path / "tokenizer", "f"),
         text=text,
         tokenizer=tokenizer,
         cache=tmp_path / "downloads",

@@ -1,6 +1,5 @@
 """The loop does what plain PyTorch would do, and a killed run ends in the same bytes."""
 
-import json
 import math
 import os
 import socket
@@ -19,7 +18,7 @@ from torch.nn import functional
 
 import knnlm.lm.training
 from knnlm.lm.optimizer import create_optimizer
-from knnlm.lm.training import STATE, Recipe, train
+from knnlm.lm.training import STATE, Evaluation, Journal, Recipe, train
 from knnlm.runtime.artifacts import ArtifactError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -33,17 +32,6 @@ RECIPE = Recipe(
     accumulation=1,
     seed=0,
 )
-
-
-A_TRAINING = """
-import json
-import sys
-from pathlib import Path
-from tests.unit.test_training import RECIPE, replace, run
-
-run(Path(sys.argv[1]), recipe=replace(RECIPE, optimizer=json.loads(sys.argv[2])))
-assert "torch._dynamo" not in sys.modules
-"""
 
 
 def network(dropout=0.0):
@@ -64,10 +52,12 @@ def loss(module, batch):
     return functional.mse_loss(module(batch["inputs"]), batch["targets"])
 
 
-def run(folder, module=None, recipe=RECIPE, **settings):
+def run(folder, module=None, recipe=RECIPE, evaluation=None, **kept):
     module = network() if module is None else module
-    settings = {"save_every": 5, "log_every": 4, **settings}
-    rows = train(module, recipe, batch_at=batch_at, loss=loss, partial=folder, **settings)
+    journal = Journal(folder, save_every=5, log_every=4, **kept)
+    rows = train(
+        module, recipe, batch_at=batch_at, loss=loss, journal=journal, evaluation=evaluation
+    )
     return module, rows
 
 
@@ -110,16 +100,16 @@ def test_accumulation_is_one_larger_batch(tmp_path):
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     one, other = network(), network()
-    settings = {"loss": loss, "save_every": 99, "log_every": 99}
 
     train(
         one,
         replace(RECIPE, accumulation=2),
         batch_at=batch_at,
-        partial=tmp_path / "a",
-        **settings,
+        loss=loss,
+        journal=Journal(tmp_path / "a", save_every=99, log_every=99),
     )
-    train(other, RECIPE, batch_at=larger, partial=tmp_path / "b", **settings)
+    journal = Journal(tmp_path / "b", save_every=99, log_every=99)
+    train(other, RECIPE, batch_at=larger, loss=loss, journal=journal)
 
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
@@ -163,7 +153,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path, name, stop):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", network(dropout=0.5), recipe, evaluate=fail, evaluate_at=[stop])
+        run(tmp_path / "cut", network(dropout=0.5), recipe, Evaluation(fail, at=[stop]))
     actual, rows = run(tmp_path / "cut", network(dropout=0.5), recipe)
 
     assert (tmp_path / "cut" / STATE).is_file()
@@ -174,7 +164,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path, name, stop):
 def test_a_longer_training_goes_on_from_a_kept_state(tmp_path):
     longer = replace(RECIPE, steps=20)
     expected, expected_rows = run(tmp_path / "whole", recipe=longer)
-    run(tmp_path / "base", keep_state_at={6: tmp_path / "trunk"}, log_every=4)
+    run(tmp_path / "base", keep_state_at={6: tmp_path / "trunk"})
 
     actual, rows = run(tmp_path / "longer", recipe=longer, start=tmp_path / "trunk")
 
@@ -197,7 +187,7 @@ def test_evaluations_join_the_log_and_see_the_module_in_eval_mode(tmp_path):
         assert not torch.is_grad_enabled()
         return {"norm": float(step)}
 
-    _, rows = run(tmp_path, module, evaluate=evaluate, evaluate_at=[0, 3, 12])
+    _, rows = run(tmp_path, module, evaluation=Evaluation(evaluate, at=[0, 3, 12]))
 
     assert [row["step"] for row in rows] == [0, 3, 4, 8, 12]
     assert [row.get("norm") for row in rows] == [0.0, 3.0, None, None, 12.0]
@@ -218,19 +208,6 @@ def test_dropout_depends_on_the_seed(tmp_path):
     other, _ = run(tmp_path / "b", network(dropout=0.5), replace(RECIPE, seed=1))
 
     assert not same(one, other)
-
-
-@pytest.mark.parametrize("name", ["adamw", "adam", "nesterov"])
-def test_a_training_does_not_import_the_compiler_of_torch(tmp_path, name):
-    own = {"momentum": 0.9} if name == "nesterov" else {"betas": [0.9, 0.98]}
-    optimizer = {"name": name, "lr": 0.02, "weight_decay": 0.1, **own}
-
-    subprocess.run(
-        [sys.executable, "-c", A_TRAINING, str(tmp_path), json.dumps(optimizer)],
-        cwd=SCRIPTS.parent,
-        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
-        check=True,
-    )
 
 
 def test_frozen_parameters_stay_as_they_are(tmp_path):
@@ -282,9 +259,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_update(tmp_path):
             RECIPE,
             batch_at=batch_at,
             loss=broken,
-            partial=tmp_path,
-            save_every=5,
-            log_every=4,
+            journal=Journal(tmp_path, save_every=5, log_every=4),
         )
     assert not (tmp_path / STATE).exists()
 

@@ -1,4 +1,4 @@
-"""A pretrained model in a folder, judged by its files: may it stand where a trained one does.
+"""A pretrained model in a folder, judged by its files alone: whether every rule can take it.
 
 Standard library only: the Snakefile asks before any job, and asks for the shape by which jobs are
 planned.

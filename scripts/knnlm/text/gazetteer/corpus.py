@@ -19,9 +19,7 @@ import pyarrow.parquet as pq
 from knnlm.text.gazetteer.articles import Article, write_article
 from knnlm.text.gazetteer.engine import Draws, read_language
 from knnlm.text.gazetteer.world import Knowledge, Record
-from knnlm.text.gazetteer.writer import FactSpan, Style
-
-__all__ = ["Article", "FactSpan", "Gazetteer", "compose", "generate", "write_gazetteer"]
+from knnlm.text.gazetteer.writer import Style
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.11  # share of the articles in each of validation and test
@@ -38,8 +36,8 @@ class Gazetteer:
     knowledge: Knowledge
 
 
-def generate(*, seed: int, people: int, register: str = "articles") -> dict[str, list[Article]]:
-    """Return the articles of train, validation and test.
+def compose(*, seed: int, people: int, register: str = "articles") -> Gazetteer:
+    """Return the articles of train, validation and test, and the knowledge that they tell.
 
     Registers tell the same knowledge, drawn from the seed alone, in other words.
 
@@ -51,11 +49,6 @@ def generate(*, seed: int, people: int, register: str = "articles") -> dict[str,
     Raises:
         ValueError: if there are too few people, or the register is unknown.
     """
-    return compose(seed=seed, people=people, register=register).splits
-
-
-def compose(*, seed: int, people: int, register: str = "articles") -> Gazetteer:
-    """Do as generate does, and return the knowledge too."""
     if people < MIN_PEOPLE:
         raise ValueError(f"people must be at least {MIN_PEOPLE}, got {people}; fewer fill no split")
     language = read_language()
@@ -134,7 +127,7 @@ def write_gazetteer(folder: Path, *, seed: int, people: int, register: str) -> d
     document and its nats for each reader of Reader.nats. The same arguments give the same bytes.
 
     Raises:
-        ValueError: as generate does.
+        ValueError: as compose does.
     """
     gazetteer = compose(seed=seed, people=people, register=register)
     counted = reader(gazetteer)
