@@ -56,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    vocabulary = config["tokenizer"]["vocabulary_size"]
+    vocabulary = config["tokenizers"]["own"]["vocabulary_size"]
     datastore, settings = config["datastores"]["base"], config["models"]["base"]
     model = create_model(settings, vocabulary_size=vocabulary, seed=0)
     stream = np.random.default_rng(0).integers(0, vocabulary, options.tokens).astype(np.uint16)
