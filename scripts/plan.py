@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from knnlm.plan.needs import machine_of
 from knnlm.plan.table import make_plan
 from knnlm.runtime.job import begin
@@ -14,13 +16,13 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     terminal = os.dup(1)
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
-    given = snakemake.resources.items()
+    hardware, given = Path(snakemake.input.hardware), snakemake.resources.items()
     text = make_plan(
         Path(snakemake.params.plan),
         snakemake.params.config,
         Path(snakemake.params.snakefile),
         snakemake.params.target,
-        machine_of(snakemake.params.hardware, snakemake.resources.hardware),
+        machine_of(yaml.safe_load(hardware.read_text()), snakemake.resources.hardware),
         {name.removeprefix("limit_"): limit for name, limit in given if name.startswith("limit_")},
         snakemake.params.asked,
     )

@@ -10,14 +10,11 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-import yaml
 from workflow_project import ROOT, TINY
 
 from knnlm.plan.dag import read_jobs
-from knnlm.plan.needs import MODELS
-from knnlm.plan.resources import need_of
+from knnlm.plan.resources import NEEDS_OF_RULES, need_of
 
-HARDWARE = yaml.safe_load((ROOT / "data/hardware.yaml").read_text())
 COUNT = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
 
 
@@ -36,7 +33,7 @@ def test_the_plan_has_the_jobs_of_the_dry_run(project, scale):
     assert planned == counted
     for job in jobs:
         asked = job.resources
-        if job.rule in MODELS:
+        if job.rule in NEEDS_OF_RULES:
             assert int(asked["mem_mb"]) >= 1000
             assert {"runtime", "disk_mb", "gpu"} <= set(asked)
 
@@ -46,56 +43,47 @@ def test_the_plan_is_printed_and_written_before_anything_was_run(project):
     table = pd.read_csv(project.folder / "results/tiny/tables/plan.csv")
     counts = table.set_index("rule")["jobs"]
 
-    assert "on the critical path" in printed
     assert "nothing exceeds them" in printed
-    assert counts["search_neighbors"] == 8
-    assert counts["search_part"] == 12
     assert counts["search_fused_part"] == 4
     assert counts["total"] == counts.drop("total").sum()
     assert not (project.folder / "results/tiny/corpora").exists()
-    # A second time it is measured no more, and prints again.
-    again = project.snakemake(*TINY, "plan").stdout
-    assert "rule measure_machine" not in again
-    assert "on the critical path" in again
+    # It has no output, so that a second time it prints again.
+    assert "nothing exceeds them" in project.snakemake(*TINY, "plan").stdout
 
 
-@pytest.fixture
-def measured(project):
-    """A project whose machine was measured before: it has the rates of a node."""
-    (project.folder / "results").mkdir()
-    (project.folder / "results/machine.json").write_text(json.dumps(HARDWARE["node"]))
-    return project
+def test_limits_of_a_profile_are_what_the_plan_is_held_against(project):
+    limits = ["plan:limit_mem_mb=600", "plan:limit_disk_mb=1", "plan:hardware=h100"]
 
-
-def test_limits_of_a_profile_are_what_the_plan_is_held_against(measured):
-    limits = ["plan:limit_mem_mb=600", "plan:limit_disk_mb=1", "plan:hardware=this"]
-
-    printed = measured.snakemake(*TINY, "plan", "--set-resources", *limits).stdout
+    printed = project.snakemake(*TINY, "plan", "--set-resources", *limits).stdout
 
     assert "limits of the profile: exceeded by" in printed
-    asked = measured.snakemake(
+    asked = project.snakemake(
         *TINY, "--dry-run", "--set-resources", "plan:limit_runtime=7", "--", "cost"
     ).stdout
-    minutes = {int(job.resources["runtime"]) for job in read_jobs(asked) if job.rule in MODELS}
+    minutes = {
+        int(job.resources["runtime"]) for job in read_jobs(asked) if job.rule in NEEDS_OF_RULES
+    }
     assert minutes == {7}
-    assert "the limit is 1 GB" in printed
+    assert "GB of memory, not 0.6" in printed
+    assert "GB of disk, not 0.0" in printed
 
 
-def test_the_plan_for_paper_has_every_rule_and_names_what_exceeds_a_partition(measured):
-    limits = ["plan:limit_runtime=1440", "plan:hardware='h200, 8 x h200'"]
+def test_the_plan_for_paper_has_every_rule_and_names_what_exceeds_and_what_is_not_known(project):
+    limits = ["plan:limit_runtime=1440", "plan:hardware=h200"]
 
-    printed = measured.snakemake(
+    printed = project.snakemake(
         "plan", "--config", "scale=paper", "--set-resources", *limits
     ).stdout
 
-    table = pd.read_csv(measured.folder / "results/paper-wikitext-103/tables/plan.csv")
+    table = pd.read_csv(project.folder / "results/paper-wikitext-103/tables/plan.csv")
     table = table.set_index("rule")
-    assert table.loc["search_part", "jobs"] == 96
-    assert printed.count("on the critical path") == 2
-    longest = table["longest_hours_h200"].drop("total")
-    exceeded = re.findall(r"^  (\w+)/\S+ takes .* the limit is 24\.0 h", printed, re.MULTILINE)
+    assert table.loc["search_part", "jobs"] >= 96
+    longest = table["longest_hours"].drop("total")
+    exceeded = re.findall(r"^  (\w+)/\S+ takes .* h, not 24\.0", printed, re.MULTILINE)
     assert set(exceeded) == set(longest.index[longest > 24])
     assert exceeded
+    # No weights were downloaded here, and nothing says how large these models are.
+    assert "finetune_macondo asks for the default: gpt2 has no config.json here yet" in printed
 
 
 def test_no_job_of_a_run_took_more_memory_than_it_asked_for(finished):
@@ -113,14 +101,14 @@ def test_no_job_of_a_run_took_more_memory_than_it_asked_for(finished):
     } <= {job.rule for job in timed}
 
 
-def test_the_plan_is_compared_with_every_timed_rule_of_a_finished_run(finished, measured):
-    (measured.folder / "results/tiny").symlink_to(finished.folder / "results/tiny")
+def test_the_plan_is_compared_with_every_timed_rule_of_a_finished_run(finished, project):
+    (project.folder / "results/tiny").symlink_to(finished.folder / "results/tiny")
     benchmarks = finished.folder / "results/tiny/benchmarks"
 
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks/plan.py", "--run", "results/tiny"],
-        cwd=measured.folder,
-        env=measured.environment | {"PYTHONPATH": str(ROOT / "scripts")},
+        cwd=project.folder,
+        env=project.environment | {"PYTHONPATH": str(ROOT / "scripts")},
         text=True,
         capture_output=True,
     )
@@ -148,33 +136,26 @@ def test_gpus_of_several_nodes_count_like_those_of_one(project):
 
 
 @pytest.mark.parametrize(
-    ("rule", "wildcards", "folder"),
+    ("rule", "folder"),
     [
-        ("build_datastore_part", {"datastore": "base"}, "datastores/base/seed0"),
-        (
-            "encode_index_part",
-            {"datastore": "base", "index": "ivf_flat"},
-            "indexes/base/seed0/ivf_flat",
-        ),
-        (
-            "search_neighbors",
-            {"datastore": "base", "index": "exact", "split": "test"},
-            "neighbors/base/seed0/exact/test",
-        ),
-        ("score_queries", {"model": "base", "split": "test"}, "log_probs/base/seed0/test"),
-        ("tokenize_corpus", {"corpus": "gazetteer"}, "corpora/gazetteer/tokens"),
-        ("build_corpus", {"corpus": "gazetteer"}, "corpora/gazetteer/text"),
+        ("build_datastore_part", "datastores/base/seed0"),
+        ("encode_index_part", "indexes/base/seed0/ivf_flat"),
+        ("search_neighbors", "neighbors/base/seed0/ivf_flat/gazetteer/test"),
+        ("score_queries", "queries/base/seed0/gazetteer/test"),
+        ("tokenize_corpus", "corpora/gazetteer/tokens/own"),
     ],
 )
-def test_planned_bytes_are_those_on_the_disk(finished, rule, wildcards, folder):
-    config = pd.read_json(finished.folder / "results/tiny/tables/settings.json", typ="series")
+def test_planned_bytes_are_those_on_the_disk(finished, rule, folder):
+    config = json.loads((finished.folder / "results/tiny/tables/settings.json").read_text())
+    wildcards = {"datastore": "base", "index": "ivf_flat", "model": "base", "tokenizer": "own"}
+    wildcards |= {"corpus": "gazetteer", "split": "test"}
     results = finished.folder / "results/tiny" / folder
     written = sum(path.stat().st_size for path in results.rglob("*") if path.is_file())
 
     parts = range(config["datastores"]["base"]["parts"] if rule.endswith("_part") else 1)
     planned = sum(need_of(config, rule, {**wildcards, "part": str(n)}).disk for n in parts)
 
-    assert written / 1.6 < planned < written * 1.6
+    assert written / 2 < planned < written * 2
 
 
 def test_the_gpu_benchmark_runs_at_tiny_sizes_without_a_gpu():
@@ -191,11 +172,11 @@ def test_the_gpu_benchmark_runs_at_tiny_sizes_without_a_gpu():
     assert all(share > 0 or "training" in what for what, share in found.items())
 
 
-def test_the_gpu_settings_are_the_gpu_scale_on_local_articles_with_random_weights(measured):
-    folder = measured.folder / "data/downloads/articles"
-    (measured.folder / "data").unlink()
+def test_the_gpu_settings_are_the_gpu_scale_on_local_articles_with_random_weights(project):
+    folder = project.folder / "data/downloads/articles"
+    (project.folder / "data").unlink()
     shutil.copytree(
-        ROOT / "data", measured.folder / "data", ignore=shutil.ignore_patterns("downloads")
+        ROOT / "data", project.folder / "data", ignore=shutil.ignore_patterns("downloads")
     )
     folder.mkdir(parents=True)
     for name in ("train", "valid", "test"):
@@ -203,17 +184,17 @@ def test_the_gpu_settings_are_the_gpu_scale_on_local_articles_with_random_weight
     overlay = f"--configfile={ROOT / 'benchmarks/gpu_settings.yaml'}"
 
     hardware = "plan:hardware='h100'"
-    measured.snakemake(overlay, "--set-resources", hardware, "--", "plan")
-    table = pd.read_csv(measured.folder / "results/gpu-articles/tables/plan.csv")
-    settings = measured.snakemake(overlay, "--", "results/gpu-articles/tables/settings.json")
+    project.snakemake(overlay, "--set-resources", hardware, "--", "plan")
+    table = pd.read_csv(project.folder / "results/gpu-articles/tables/plan.csv")
+    settings = project.snakemake(overlay, "--", "results/gpu-articles/tables/settings.json")
 
     table = table.set_index("rule")
     assert settings.returncode == 0
     assert table.loc["train_language_model", "gpu"] == 1
     assert 0 < table.loc["train_language_model", "gpu_memory_gb"] < 80
-    text = (measured.folder / "results/gpu-articles/tables/settings.json").read_text()
+    text = (project.folder / "results/gpu-articles/tables/settings.json").read_text()
     used = json.loads(text)
     assert used["models"]["base"]["width"] == 768
     tuned = used["overspecification"]["compare"] + used["conversational"]["compare"]
-    inits = {used["overspecification"]["fine_tunings"][name]["init"] for name in tuned}
+    inits = {used["fine_tunings"][name]["init"] for name in tuned}
     assert inits == {"random"}

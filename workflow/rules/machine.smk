@@ -17,7 +17,6 @@ GPUS_ASKED = {
 # mem_mb, runtime, disk_mb and gpu of any rule, as functions of the config and the attempt.
 MACHINE = machine_of(HARDWARE, "cpu" if config["scale"] == "cpu" else "h100")
 NEEDS = resources_of(config, MACHINE, longest=LONGEST_JOB, gpus=GPUS_ASKED)
-PLANNED_ON = {"cpu": "cpu", "gpu": "h100, h200", "paper": "h100, h200"}
 # Where a profile groups figures, the evaluation that each is drawn from joins it.
 GROUPS = workflow.group_settings.overwrite_groups
 if "plot" in GROUPS:

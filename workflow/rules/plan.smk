@@ -5,8 +5,8 @@ rule plan:
     """What will a run cost? Jobs, memory, bytes and minutes of every rule, and what exceeds limits.
 
     Needs no results, and has no output so that it always runs; writes <results>/tables/plan.csv.
-    A profile may set the resources: hardware, limit_mem_mb, limit_disk_mb (of the whole run),
-    limit_runtime (minutes of a job), limit_gpu and limit_gpu_mb.
+    A profile may set the resources: hardware (of data/hardware.yaml), limit_mem_mb, limit_disk_mb
+    (of the whole run), limit_runtime (minutes of a job), limit_gpu and limit_gpu_mb.
     """
     input:
         hardware=str(ROOT / "data/hardware.yaml"),
@@ -16,7 +16,7 @@ rule plan:
     conda:
         CONDA
     resources:
-        hardware=PLANNED_ON[config["scale"]],
+        hardware=MACHINE.name,
     params:
         fingerprint=fingerprint("scripts/plan.py", **{block: True for block in config}),
         threads=1,

@@ -62,7 +62,8 @@ class Machine:
         on_gpu = need.gpu and self.gpus > 0
         at_once = (gpus if need.shared else 1) if on_gpu else min(threads, self.cores)
         rate = (self.gpu_flops if on_gpu else self.core_flops) * (1 + ONE_MORE * (at_once - 1))
-        return START + need.flops / rate + need.layers * LAYER_SECONDS + need.moved / DISK_RATE
+        launched = need.layers * LAYER_SECONDS / (at_once if on_gpu else 1)
+        return START + max(need.flops / rate, launched) + need.moved / DISK_RATE
 
 
 def machine_of(hardware: Mapping[str, Any], kind: str) -> Machine:

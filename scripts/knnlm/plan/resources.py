@@ -5,6 +5,7 @@ Snakefile imports this module, in every job.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +19,7 @@ from knnlm.plan.units import INVERTED_FILES
 MEMORY_MARGIN, TIME_MARGIN, DISK_MARGIN = 1.5, 3.0, 2.0
 LEAST_MB, LEAST_MINUTES, LEAST_DISK_MB = 1000, 10, 100
 FOLDERS = Path(__file__).parents[1] / "experiments"
-READERS = ("evaluate_", "explorer")  # rules that may read neighbors, and are short otherwise
+READERS = re.compile("evaluate_|explorer$")  # rules that may read neighbors; short otherwise
 MODULES = ["knnlm.plan.pipeline"]
 MODULES += [f"knnlm.experiments.{p.parent.name}.needs" for p in sorted(FOLDERS.glob("*/needs.py"))]
 
@@ -38,7 +39,7 @@ def need_of(config: Config, rule: str, wildcards: Wildcards) -> Need:
     """Return what a job of a rule needs; a rule without a function is short."""
     named = {"split": "test", "corpus": config["corpus"], **config["baseline"], **wildcards}
     if rule not in NEEDS_OF_RULES:
-        return Need(memory=3 * neighbors(config, named) if rule.startswith(READERS) else 0)
+        return Need(memory=3 * neighbors(config, named) if READERS.match(rule) else 0)
     try:
         return NEEDS_OF_RULES[rule](config, dict(wildcards))
     except UnknownShapeError as error:

@@ -64,8 +64,9 @@ def by_rule(planned: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each rule and a total: sums over its jobs, or the largest of them."""
     table = planned.drop(columns="job")
     how = {name: "sum" if name in SUMMED else "max" for name in table.columns.drop("rule")}
+    how["unknown"] = lambda reasons: "; ".join(sorted({*reasons} - {""}))
     rules = table.groupby("rule", sort=False).agg(how).reset_index()
-    total = pd.DataFrame([rules.agg(how).to_dict() | {"rule": "total", "unknown": ""}])
+    total = pd.DataFrame([rules.agg(how).to_dict() | {"rule": "total"}])
     return pd.concat([rules, total], ignore_index=True)
 
 
@@ -97,8 +98,8 @@ def exceeded(planned: pd.DataFrame, machine: Machine, limits: Mapping[str, float
             found.append(
                 f"{first.job} takes {first.hours:,.1f} h, not {hours:,.1f}: {times} retries go on"
             )
-        if first.gpu > gpus:
-            found.append(f"{first.job} asks for {first.gpu} GPUs, not {gpus:g}")
+        if jobs["gpu"].max() > gpus:
+            found.append(f"{first.rule} asks for {jobs['gpu'].max()} GPUs, not {gpus:g}")
     if kept > disk:
         found.append(f"all artifacts need {kept:,.1f} GB of disk, not {disk:,.1f}")
     head = f"limits of {'the profile' if limits else machine.name}: "
