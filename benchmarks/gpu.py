@@ -25,7 +25,7 @@ from knnlm.experiments.softmax_bottleneck.mixture import Mixture
 from knnlm.experiments.softmax_bottleneck.projection import project
 from knnlm.lm.model import create_model
 from knnlm.lm.pretraining import next_token_loss
-from knnlm.lm.training import Recipe, train
+from knnlm.lm.training import Journal, Recipe, train
 from knnlm.plan.models import backward_too, forward
 from knnlm.retrieval.datastore import Datastore, in_memory
 from knnlm.retrieval.distribution import knn_distribution
@@ -133,9 +133,7 @@ def training(device: str, sizes: Sizes, peak: float) -> Iterator[Line]:
                 recipe,
                 batch_at=lambda number: tokens[number % len(tokens)],
                 loss=next_token_loss,
-                partial=Path(folder),
-                save_every=10**9,
-                log_every=10**9,
+                journal=Journal(Path(folder), save_every=10**9, log_every=10**9),
             )
 
     run(WARM)

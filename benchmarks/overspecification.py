@@ -26,7 +26,7 @@ from knnlm.experiments.overspecification.scores import score_children
 from knnlm.lm.finetuning import Epochs, NextToken, mean_nll, recipe_of, tokenize
 from knnlm.lm.model import create_model
 from knnlm.lm.starting_point import add_names
-from knnlm.lm.training import train
+from knnlm.lm.training import Journal, train
 from knnlm.text.macondo.names import eligible_child_names, faker_names
 from knnlm.text.macondo.town import SPLITS, count_children, generate_macondo
 from knnlm.text.tokenizer import END_OF_DOCUMENT, train_tokenizer
@@ -77,9 +77,9 @@ def main() -> None:
             recipe_of(fine_tuning, updates=arguments.updates, seed=0),
             batch_at=epochs.batch,
             loss=mean_nll,
-            partial=Path(folder),
-            save_every=fine_tuning["save_every"],
-            log_every=arguments.updates,
+            journal=Journal(
+                Path(folder), save_every=fine_tuning["save_every"], log_every=arguments.updates
+            ),
         )
         update = (time.process_time() - start) / arguments.updates
     start = time.process_time()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from knnlm.lm.pretraining import train_language_model
+from knnlm.runtime.making import Target
 from knnlm.runtime.settings import resolve
 from knnlm.text.corpus import build_corpus
 from knnlm.text.encoding import tokenize_corpus
@@ -39,23 +40,19 @@ def prepare(folder: Path, *, updates: int, people: int) -> Prepared:
         folder / part for part in ("text", "tokenizer", "tokens", "model")
     )
     build_corpus(
-        output=text,
-        fingerprint="bench",
-        name=name,
+        Target(text, "bench", {"corpus": name}),
         corpus=corpus,
         cache=folder / "downloads",
     )
     build_tokenizer(
-        output=tokenizer,
-        fingerprint="bench",
+        Target(tokenizer, "bench"),
         text=text,
-        tokenizer=config["tokenizer"],
+        tokenizer=config["tokenizers"][config["models"]["base"]["tokenizer"]],
         cache=folder / "downloads",
     )
     context = config["models"]["base"]["context"]
     tokenize_corpus(
-        output=tokens,
-        fingerprint="bench",
+        Target(tokens, "bench"),
         text=text,
         tokenizer=tokenizer,
         minimum_tokens=dict.fromkeys(("train", "validation", "test"), context + 1),
@@ -64,11 +61,9 @@ def prepare(folder: Path, *, updates: int, people: int) -> Prepared:
     a_batch = shape["training"]["batch_size"] * shape["training"]["accumulation"] * context
     training = {**shape["training"], "tokens": updates * a_batch}
     train_language_model(
-        output=model,
-        fingerprint="bench",
+        Target(model, "bench", {"seed": "0"}),
         tokens=tokens,
         tokenizer=tokenizer,
         model={**shape, "training": training},
-        seed=0,
     )
     return Prepared(tokens, tokenizer, model, config)

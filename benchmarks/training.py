@@ -37,7 +37,7 @@ from knnlm.experiments.mlp_augmentation.flops import update_flops, window, witho
 from knnlm.lm.finetuning import IGNORED, Epochs, NextToken, Texts, mean_nll
 from knnlm.lm.model import create_model
 from knnlm.lm.pretraining import next_token_loss
-from knnlm.lm.training import Recipe, train
+from knnlm.lm.training import Journal, Recipe, train
 from knnlm.runtime.memory import keep_freed_blocks
 
 WIDTHS = {128: 4, 192: 6, 384: 6}  # heads
@@ -127,9 +127,7 @@ def our_seconds(module, loss: Callable, batch_at: Callable, updates: int) -> flo
             recipe,
             batch_at=batch_at,
             loss=loss,
-            partial=Path(folder),
-            save_every=updates,
-            log_every=updates,
+            journal=Journal(Path(folder), save_every=updates, log_every=updates),
         )
         return time.process_time() - start
 

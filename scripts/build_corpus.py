@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 from knnlm.text.corpus import build_corpus
 
 if TYPE_CHECKING:
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     build_corpus(
-        output=Path(snakemake.output.text),
-        fingerprint=snakemake.params.fingerprint,
-        name=snakemake.wildcards.corpus,
+        Target(
+            Path(snakemake.output.text), snakemake.params.fingerprint, dict(snakemake.wildcards)
+        ),
         corpus=snakemake.params.corpus,
         cache=Path("data/downloads"),
     )

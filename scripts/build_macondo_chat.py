@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 from knnlm.text.macondo.conversations import build_conversations
 
 if TYPE_CHECKING:
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     build_conversations(
-        output=Path(snakemake.output.conversations),
-        fingerprint=snakemake.params.fingerprint,
-        seed=int(snakemake.wildcards.seed),
+        Target(
+            Path(snakemake.output.conversations),
+            snakemake.params.fingerprint,
+            dict(snakemake.wildcards),
+        ),
         town=snakemake.params.town,
-        tokenizer=Path(snakemake.input[0]) if snakemake.input else None,
+        tokenizer=Path(snakemake.input.tokenizer[0]) if snakemake.input.tokenizer else None,
         sources=Path("data/sources.csv"),
         cache=Path("data/downloads"),
     )

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.evidence.cost import collect_costs, write_costs
+from knnlm.evidence.cost import collect_costs
+from knnlm.evidence.tables import write_csv
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
-    write_costs(
+    write_csv(
         Path(snakemake.output.cost),
         collect_costs(Path(snakemake.params.benchmarks)),
+        float_format="%.2f",
     )

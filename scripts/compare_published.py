@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.evidence.comparison import compare, read_published, write_comparison
+from knnlm.evidence.comparison import compare, read_published
 from knnlm.evidence.selection import read_tables
+from knnlm.evidence.tables import write_csv
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:
@@ -19,4 +20,4 @@ if __name__ == "__main__":
         known=list(snakemake.params.experiments),
         settings=json.loads(Path(snakemake.input.settings).read_text(encoding="utf-8")),
     )
-    write_comparison(Path(snakemake.output.comparison), comparison)
+    write_csv(Path(snakemake.output.comparison), comparison)

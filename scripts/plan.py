@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.plan.report import make_plan
+from knnlm.plan.needs import machine_of
+from knnlm.plan.table import make_plan
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:
@@ -13,20 +14,15 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     terminal = os.dup(1)
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
-    make_plan(
-        output=Path(snakemake.params.plan),
-        config=snakemake.params.config,
-        snakefile=Path(snakemake.params.snakefile),
-        this=Path(snakemake.input.this),
-        others=Path(snakemake.input.others),
-        hardware=snakemake.resources.hardware,
-        limits={
-            "mem_mb": snakemake.resources.get("limit_mem_mb"),
-            "disk_mb": snakemake.resources.get("limit_disk_mb"),
-            "runtime": snakemake.resources.get("limit_runtime"),
-            "gpu": snakemake.resources.get("limit_gpu"),
-        },
-        asked=snakemake.params.asked,
-        target=snakemake.params.target,
-        terminal=terminal,
+    given = snakemake.resources.items()
+    text = make_plan(
+        Path(snakemake.params.plan),
+        snakemake.params.config,
+        Path(snakemake.params.snakefile),
+        snakemake.params.target,
+        machine_of(snakemake.params.hardware, snakemake.resources.hardware),
+        {name.removeprefix("limit_"): limit for name, limit in given if name.startswith("limit_")},
+        snakemake.params.asked,
     )
+    with open(terminal, "w", encoding="utf-8", closefd=False) as out:
+        print(text, file=out)

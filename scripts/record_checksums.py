@@ -1,4 +1,4 @@
-"""Record the checksums of tables, figures and report."""
+"""Record the checksum of every file of a run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,4 +11,4 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
-    record_checksums(Path(snakemake.output.record), map(Path, snakemake.input))
+    record_checksums(Path(snakemake.output.record))

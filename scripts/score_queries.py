@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.lm.scoring import score_queries
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     score_queries(
-        output=Path(snakemake.output.queries),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.queries), snakemake.params.fingerprint, dict(snakemake.wildcards)
+        ),
         model=Path(snakemake.input.model),
         tokens=Path(snakemake.input.tokens),
-        split=snakemake.wildcards.split,
         queries=snakemake.params.queries,
+        sites=snakemake.params.sites,
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 from knnlm.text.encoding import tokenize_corpus
 
 if TYPE_CHECKING:
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     tokenize_corpus(
-        output=Path(snakemake.output.tokens),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.tokens), snakemake.params.fingerprint, dict(snakemake.wildcards)
+        ),
         text=Path(snakemake.input.text),
         tokenizer=Path(snakemake.input.tokenizer),
         minimum_tokens=snakemake.params.minimum_tokens,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from knnlm.lm.pretraining import train_language_model
 from knnlm.runtime.job import begin
 from knnlm.runtime.launch import share
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,11 +16,11 @@ if __name__ == "__main__":
     share(snakemake.resources)
     trunk = snakemake.input.get("trunk")
     train_language_model(
-        output=Path(snakemake.output.model),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.model), snakemake.params.fingerprint, dict(snakemake.wildcards)
+        ),
         tokens=Path(snakemake.input.tokens),
         tokenizer=Path(snakemake.input.tokenizer),
         model=snakemake.params.model,
-        seed=int(snakemake.wildcards.seed),
         trunk=Path(trunk) if trunk else None,
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 from knnlm.text.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
@@ -12,9 +13,12 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     build_tokenizer(
-        output=Path(snakemake.output.tokenizer),
-        fingerprint=snakemake.params.fingerprint,
-        text=Path(snakemake.input.text),
+        Target(
+            Path(snakemake.output.tokenizer),
+            snakemake.params.fingerprint,
+            dict(snakemake.wildcards),
+        ),
+        text=Path(snakemake.input.text[0]) if snakemake.input.text else None,
         tokenizer=snakemake.params.tokenizer,
         cache=Path("data/downloads"),
     )

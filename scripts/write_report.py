@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.evidence.report.page import write_report
+from knnlm.evidence.report.page import Shown, by_experiment, write_report
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:
@@ -14,8 +14,12 @@ if __name__ == "__main__":
     write_report(
         output=Path(snakemake.output.report),
         run=Path(snakemake.output.report).parents[1],
-        questions=snakemake.params.questions,
-        captions=snakemake.params.captions,
-        switched_off=snakemake.params.switched_off,
+        shown=Shown(
+            questions=snakemake.params.questions,
+            not_run=snakemake.params.not_run,
+            tables=snakemake.params.experiments,
+            captions=by_experiment(snakemake.input.captions),
+            headlines=by_experiment(snakemake.input.headlines),
+        ),
         checksum_gib=snakemake.params.settings["checksum_gib"],
     )

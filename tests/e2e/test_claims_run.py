@@ -11,9 +11,12 @@ from workflow_project import ROOT, TINY
 
 from knnlm.evidence.claims import COLUMNS, read_claims
 from knnlm.evidence.comparison import COLUMNS as COMPARED
+from knnlm.runtime.experiments import read_experiments
 
 TABLES = "results/tiny/tables"
-CLAIMS = read_claims(ROOT / "data/claims.yaml")
+FILES = [one.folder / "claims.yaml" for one in read_experiments(ROOT).values()]
+CLAIMS = read_claims(file for file in FILES if file.is_file())
+EDITED = "workflow/experiments/knn_perplexity/claims.yaml"
 
 
 @pytest.fixture
@@ -24,20 +27,16 @@ def verdicts(finished):
 @pytest.fixture
 def edited(copied):
     """A copy of the finished project, with a copy of the claims that a test may edit."""
-    (copied.folder / "data").unlink()
-    shutil.copytree(ROOT / "data", copied.folder / "data")
+    (copied.folder / "workflow").unlink()
+    shutil.copytree(ROOT / "workflow", copied.folder / "workflow")
     return copied
 
 
-def edit(project, change):
-    """Apply a function to the list of claims."""
-    file = project.folder / "data/claims.yaml"
-    file.write_text(yaml.safe_dump(change(CLAIMS), sort_keys=False))
-
-
-def changed(**keys):
-    """Return a change of the first claim."""
-    return lambda claims: [claims[0] | keys, *claims[1:]]
+def edit(project, **keys):
+    """Change the first claim of knn_perplexity."""
+    file = project.folder / EDITED
+    first, *others = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump([first | keys, *others], sort_keys=False))
 
 
 def test_every_claim_has_a_verdict_and_says_why(finished, verdicts):
@@ -90,18 +89,18 @@ def test_published_numbers_stand_beside_ours(finished):
 
 
 def test_a_changed_claim_reruns_the_claims_and_the_report(edited):
-    edit(edited, changed(margin=-1))
+    edit(edited, margin=-1)
 
     assert edited.jobs(*TINY, "all") == {"claims", "report", "checksums", "all"}
 
 
 def test_a_bad_claim_stops_the_run_with_its_name(edited):
-    edit(edited, changed(of={"metric": "perplexity_per_tokens"}))
+    edit(edited, of={"metric": "perplexity_per_tokens"})
 
     output = edited.snakemake(*TINY, "claims", check=False)
 
     assert output.returncode != 0
-    assert "claim knn_below_lm: metric 'perplexity_per_tokens'; expected one of" in output.stdout
+    assert f"claim knn_below_lm of {EDITED}: metric 'perplexity_per_tokens'" in output.stdout
 
 
 def test_claims_of_an_experiment_that_is_switched_off_are_not_run(edited):

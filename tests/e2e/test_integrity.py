@@ -12,14 +12,7 @@ from faults import RESULTS, copy_results
 from workflow_project import TINY, Project
 
 from knnlm.runtime.artifacts import MANIFEST
-from knnlm.runtime.verification import (
-    NOT_CHECKED,
-    OF_SNAKEMAKE,
-    RECORD,
-    artifacts_in,
-    verify,
-    walk,
-)
+from knnlm.runtime.verification import RECORD, artifacts_in, files_in, verify
 
 SEED = 20_240_612  # of the flipped bytes
 TABLE = RESULTS / "tables/knn_perplexity.csv"
@@ -56,11 +49,10 @@ def test_a_flipped_byte_is_found_in_every_kind_of_file(copied_results, monkeypat
     monkeypatch.chdir(copied_results.folder)
     draw = random.Random(SEED)
     assert verify(RESULTS).problems == []
-    owned = {path: folder for folder in artifacts_in(RESULTS) for path in walk(folder)}
-    made = [folder for folder in RESULTS.iterdir() if folder.name not in NOT_CHECKED]
+    artifacts = artifacts_in(RESULTS)
     kinds: dict[str, list[Path]] = {}
-    for path in sorted(path for folder in made for path in walk(folder)):
-        if path.name not in (OF_SNAKEMAKE, "plan.csv") and path.stat().st_size:
+    for path in sorted([*files_in(RESULTS), RESULTS / RECORD]):
+        if path.stat().st_size:
             kinds.setdefault(kind_of(path), []).append(path)
 
     found = Counter()
@@ -73,17 +65,25 @@ def test_a_flipped_byte_is_found_in_every_kind_of_file(copied_results, monkeypat
             problems = verify(RESULTS).problems
             path.write_bytes(whole)
             assert problems, f"byte {at} of {path} was flipped and nobody saw it"
-            rebuild = owned.get(path, path)
+            made = [
+                folder
+                for folder in (*artifacts, RESULTS / "report/tables")
+                if folder in path.parents
+            ]
+            rebuild = made[0] if made else path
             assert path.name == RECORD or rebuild in {problem.rebuild for problem in problems}
             found[kind] += 1
     print(f"{sum(found.values())} flips in {len(found)} kinds of files, all found, seed {SEED}")
     print("\n".join(f"{kind}: {count}" for kind, count in sorted(found.items())))
-    assert {folder.name for folder in made} == {kind.split("/")[0] for kind in found}
+    assert {path.relative_to(RESULTS).parts[0] for path in files_in(RESULTS)} == {
+        kind.split("/")[0] for kind in found
+    } - {RECORD}
     assert found.keys() >= {
         "explorer/*.json",
         "indexes/ivfpq/*.npy",
         "neighbors/fused/*.npz",
         "report/*.html",
+        "tuned/*.json",
     }
 
 

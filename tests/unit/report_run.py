@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from knnlm.evidence.report.page import write_report
+from knnlm.evidence.report.page import Shown, write_report
 from knnlm.evidence.tables import tidy, write_table
 from knnlm.runtime.artifacts import write_manifest
 
@@ -59,16 +59,20 @@ QUESTIONS = {
     "second": "Does it learn?\n\n    Exhibits: Chiang et al. (2024), Figures 1 and 2.\n    ",
 }
 CAPTIONS = {
-    "first": 'Perplexity for k = {{ snakemake.config["first"]["k"] }}. More in *words*.',
+    "first": "Perplexity for k = {{ first.k }}. More in *words*.",
     "second": "A curve. No more.",
 }
+NOT_RUN = "the settings of this run leave it out"
 
 
 def write_run(folder: Path) -> Path:
     """Write a run of two experiments, of which the second was not finished; return its folder."""
+    for name, caption in CAPTIONS.items():
+        (folder / name).mkdir()
+        (folder / name / "caption.rst").write_text(caption)
     run = folder / "results" / "trial"
-    for folder in ("tables", "figures", "logs/train"):
-        (run / folder).mkdir(parents=True)
+    for name in ("tables", "figures", "logs/train"):
+        (run / name).mkdir(parents=True)
     row = {"experiment": "first", "corpus": "gazetteer", "method": "lm", "split": "test"}
     row |= {"metric": "perplexity_per_token", "unit": "perplexity", "n": 9}
     write_table(
@@ -96,15 +100,19 @@ def write_run(folder: Path) -> Path:
 
 def page_of(run: Path, **changed) -> str:
     """Write the report of a run and return its text."""
-    arguments = {
-        "output": run / "report/index.html",
-        "run": run,
+    experiments = {
         "questions": QUESTIONS,
-        "captions": CAPTIONS,
-        "switched_off": [],
-        "checksum_gib": 1.0,
+        "not_run": {},
+        "tables": {"first": "first", "second": "second", "second_curves": "second"},
+        "captions": {name: run.parents[1] / name / "caption.rst" for name in CAPTIONS},
+        "headlines": {},
     }
-    write_report(**arguments | changed)
+    write_report(
+        output=run / "report/index.html",
+        run=run,
+        shown=Shown(**experiments | changed),
+        checksum_gib=1.0,
+    )
     return (run / "report/index.html").read_text()
 
 

@@ -11,18 +11,19 @@ from hypothesis import strategies as st
 from knnlm.evidence.claims import (
     COLUMNS,
     ClaimError,
-    Run,
+    Evidence,
     evaluate_claims,
     read_claims,
     verdict,
-    write_verdicts,
 )
 from knnlm.evidence.comparison import read_published
 from knnlm.evidence.estimates import Estimate
-from knnlm.evidence.tables import tidy
+from knnlm.evidence.tables import tidy, write_csv
 from knnlm.evidence.verdict import read_verdicts
 
-DATA = Path(__file__).parents[2] / "data"
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT / "data/published.csv"
+CLAIMS = read_claims(sorted((ROOT / "workflow/experiments").glob("*/claims.yaml")))
 LM = {"metric": "loss", "method": "lm"}
 KNN = {"metric": "loss", "method": "knn"}
 
@@ -30,6 +31,7 @@ KNN = {"metric": "loss", "method": "knn"}
 def claim(**changes):
     """Return a good block, changed; None takes a key away."""
     good = {"id": "lower", "paper": "chiang2024", "exhibit": "Table 1", "claim": "It is lower."}
+    good |= {"file": "losses/claims.yaml"}
     good |= {
         "table": "losses",
         "of": KNN,
@@ -38,6 +40,18 @@ def claim(**changes):
         "margin_source": "the claim is a direction",
     }
     return {key: value for key, value in (good | changes).items() if value is not None}
+
+
+def write_claims(folder, **claims):
+    """Write a file of claims for each experiment; return their paths in this order."""
+    files = []
+    for experiment, blocks in claims.items():
+        (folder / experiment).mkdir()
+        files.append(folder / experiment / "claims.yaml")
+        if isinstance(blocks, list):
+            blocks = [{key: block[key] for key in block if key != "file"} for block in blocks]
+        files[-1].write_text(yaml.safe_dump(blocks))
+    return files
 
 
 def run(**values):
@@ -49,7 +63,7 @@ def run(**values):
             names = {"experiment": "e", "model": "base", "metric": "loss", "unit": "nats", "n": 50}
             rows.append(names | {"method": method, "seed": seed} | row)
     experiments = {"losses": "training", "hosted": "hosted_training"}
-    return Run({"losses": tidy(rows)}, experiments, settings={})
+    return Evidence({"losses": tidy(rows)}, experiments, settings={})
 
 
 def only(block, held_against):
@@ -158,7 +172,7 @@ def test_each_model_has_a_verdict_of_its_own_and_one_model_needs_no_name():
     both = tidy(
         [*table.tables["losses"].to_dict("records"), row | {"method": "knn"} | interval(2, 1, 3)]
     )
-    many = Run({"losses": both}, table.experiments, table.settings)
+    many = Evidence({"losses": both}, table.experiments, table.settings)
 
     assert list(evaluate_claims([claim(each="model")], table)["id"]) == ["lower"]
     found = evaluate_claims([claim(each="model")], many)
@@ -202,7 +216,7 @@ def test_a_claim_whose_model_only_another_scale_has_is_not_run_and_says_what_it_
     ],
 )
 def test_a_block_that_names_what_does_not_exist_is_an_error_that_names_the_claim(changes, named):
-    with pytest.raises(ClaimError, match=f"claim lower: .*{named}"):
+    with pytest.raises(ClaimError, match=f"claim lower of losses/claims.yaml: .*{named}"):
         evaluate_claims([claim(**changes)], run(knn=[1.0, 2.0], lm=[1.0, 2.0]))
 
 
@@ -223,18 +237,32 @@ def test_a_block_that_names_what_does_not_exist_is_an_error_that_names_the_claim
 )
 def test_a_bad_block_is_an_error_that_names_it(tmp_path, changes, named):
     block = claim(**changes)
-    file = tmp_path / "claims.yaml"
-    file.write_text(yaml.safe_dump([claim(id="first"), block]))
+    files = write_claims(tmp_path, one=[claim(id="first")], other=[block])
 
-    with pytest.raises(ClaimError, match=f"claim {block['id']} of .*{named}"):
-        read_claims(file)
+    with pytest.raises(ClaimError, match=f"claim {block['id']} of .*other/claims.yaml: .*{named}"):
+        read_claims(files)
 
 
-def test_a_file_that_is_no_list_is_an_error(tmp_path):
-    (tmp_path / "claims.yaml").write_text("lower: below\n")
+@pytest.mark.parametrize("content", [{"lower": "below"}, [], None])
+def test_a_file_that_is_no_list_is_an_error(tmp_path, content):
+    with pytest.raises(ClaimError, match=r"one/claims.yaml to be a list of claims"):
+        read_claims(write_claims(tmp_path, one=content))
 
-    with pytest.raises(ClaimError, match="a list of claims"):
-        read_claims(tmp_path / "claims.yaml")
+
+def test_claims_stand_in_the_order_of_the_files_and_speak_of_the_table_of_their_folder(tmp_path):
+    files = write_claims(
+        tmp_path,
+        second=[claim(id="a", table=None), claim(id="b", table="curves")],
+        first=[claim(id="c", table=None)],
+    )
+
+    found = read_claims(files)
+
+    assert [(block["id"], block["table"]) for block in found] == [
+        ("a", "second"),
+        ("b", "curves"),
+        ("c", "first"),
+    ]
 
 
 def test_the_table_has_its_columns_and_can_be_read_back(tmp_path):
@@ -243,7 +271,7 @@ def test_the_table_has_its_columns_and_can_be_read_back(tmp_path):
         run(knn=interval(-2.0, -3.0, -1.0)),
     )
 
-    write_verdicts(tmp_path / "claims.csv", verdicts)
+    write_csv(tmp_path / "claims.csv", verdicts)
     first, second = read_verdicts(tmp_path / "claims.csv")
 
     assert tuple(first) == COLUMNS
@@ -257,7 +285,7 @@ def test_the_table_has_its_columns_and_can_be_read_back(tmp_path):
 
 
 def test_our_claims_cover_the_experiments_of_the_core_paper():
-    blocks = read_claims(DATA / "claims.yaml")
+    blocks = CLAIMS
     core = [block["table"] for block in blocks if block["paper"] == "chiang2024"]
 
     assert set(core) >= {
@@ -292,24 +320,24 @@ def test_our_claims_cover_the_experiments_of_the_core_paper():
     ],
 )
 def test_their_change_is_that_of_the_printed_perplexities(name, paper, exhibit, row, over):
-    printed = read_published(DATA / "published.csv")
+    printed = read_published(PUBLISHED)
     printed = printed[(printed["paper"] == paper) & (printed["exhibit"] == exhibit)]
     printed = printed[
         printed["column"].str.contains("perplexity") & ~printed["column"].str.contains("dev")
     ]
     value = printed.loc[printed["row"] == row, "value"].item()
     base = printed.loc[printed["row"].str.startswith(over), "value"].iloc[0]
-    theirs = {block["id"]: block.get("theirs") for block in read_claims(DATA / "claims.yaml")}
+    theirs = {block["id"]: block.get("theirs") for block in CLAIMS}
 
     assert theirs[name] == pytest.approx(100 * (value / base - 1), abs=0.01)
 
 
 @pytest.mark.parametrize(("name", "row"), [("f", "f"), ("f_g", "f and the last MLP")])
 def test_their_share_of_the_gap_is_that_of_the_printed_perplexities(name, row):
-    printed = read_published(DATA / "published.csv")
+    printed = read_published(PUBLISHED)
     printed = printed[printed["exhibit"] == "Table 1 (WikiText)"].set_index("row")["value"]
     share = (printed["LM"] - printed[f"projection to {row}"]) / (printed["LM"] - printed["kNN-LM"])
-    theirs = {block["id"]: block.get("theirs") for block in read_claims(DATA / "claims.yaml")}
+    theirs = {block["id"]: block.get("theirs") for block in CLAIMS}
 
     assert theirs[f"projection_to_{name}_has_the_perplexity_of_knn"] == pytest.approx(
         share, abs=1e-3
@@ -317,14 +345,14 @@ def test_their_share_of_the_gap_is_that_of_the_printed_perplexities(name, row):
 
 
 def test_a_direction_has_its_margin_at_no_difference():
-    for block in read_claims(DATA / "claims.yaml"):
+    for block in CLAIMS:
         if block["margin_source"].startswith("the claim is a direction"):
             shares = block["of"]["metric"] == "share_of_gap"  # from 0, the LM, to 1, the kNN-LM
             assert block["margin"] == (1 if "over" in block else 0.5 if shares else 0)
 
 
 def test_only_what_was_never_run_has_a_margin_that_was_committed_before_the_first_run():
-    blocks = read_claims(DATA / "claims.yaml")
+    blocks = CLAIMS
     committed = [b for b in blocks if b["margin_source"].startswith("committed before")]
 
     assert committed
@@ -340,10 +368,10 @@ def test_only_what_was_never_run_has_a_margin_that_was_committed_before_the_firs
     ],
 )
 def test_similar_means_as_near_as_what_the_paper_calls_similar(id_, row):
-    printed = read_published(DATA / "published.csv")
+    printed = read_published(PUBLISHED)
     printed = printed[printed["exhibit"] == "Table 1 (WikiText)"].set_index("row")["value"]
     missed = abs(printed[row] - printed["kNN-LM"]) / (printed["LM"] - printed["kNN-LM"])
-    margins = {block["id"]: block["margin"] for block in read_claims(DATA / "claims.yaml")}
+    margins = {block["id"]: block["margin"] for block in CLAIMS}
 
     assert margins[id_] == pytest.approx([1 - missed, 1 + missed], abs=1e-3)
     if row.endswith("MLP"):

@@ -12,10 +12,9 @@ from knnlm.evidence.comparison import (
     compare,
     parse_selector,
     read_published,
-    write_comparison,
 )
 from knnlm.evidence.selection import SelectionError
-from knnlm.evidence.tables import tidy
+from knnlm.evidence.tables import tidy, write_csv
 
 DATA = Path(__file__).parents[2] / "data"
 SETTINGS = {"scale": "cpu", "corpus": "gazetteer", "index": "exact"}
@@ -49,7 +48,7 @@ def test_ours_stands_beside_theirs_with_scale_and_corpus(tmp_path):
 
 
 def test_a_number_that_could_not_be_verified_stays_empty_beside_ours(tmp_path):
-    write_comparison(tmp_path / "out.csv", compared(published(tmp_path, value="")))
+    write_csv(tmp_path / "out.csv", compared(published(tmp_path, value="")))
 
     found = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
     assert tuple(found.columns) == COLUMNS

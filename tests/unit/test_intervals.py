@@ -7,7 +7,6 @@ from scipy import stats
 from knnlm.evidence.intervals import (
     NO_INTERVAL,
     DocumentBootstrap,
-    paired_student_interval,
     student_interval,
 )
 from knnlm.runtime.seeds import numpy_generator
@@ -139,18 +138,5 @@ def test_the_t_interval_is_that_of_the_t_test():
     np.testing.assert_allclose(student_interval(values), [expected.low, expected.high], rtol=1e-12)
 
 
-def test_pairs_cancel_what_both_methods_share():
-    seeds = np.array([10.0, 20.0, 30.0])
-
-    low, high = paired_student_interval(seeds + np.array([1.0, 1.1, 0.9]), seeds)
-
-    assert 0.7 < low < 1.0 < high < 1.3
-
-
 def test_one_seed_has_no_interval():
     assert student_interval(np.array([1.0])) is NO_INTERVAL
-
-
-def test_unpaired_seeds_are_an_error():
-    with pytest.raises(ValueError, match="same seeds for both methods, got 2 and 3"):
-        paired_student_interval(np.zeros(2), np.zeros(3))

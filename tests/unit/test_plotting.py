@@ -18,8 +18,8 @@ from knnlm.evidence.plotting import (
     Label,
     label_right,
     look,
+    moved_apart,
     save_figure,
-    spread,
 )
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -82,7 +82,7 @@ def test_every_method_has_a_label_and_a_color_of_its_own():
     st.floats(0.01, 0.3),
 )
 def test_labels_end_apart_in_order_and_move_only_where_they_must(heights, gap):
-    moved = spread(heights, gap)
+    moved = moved_apart(heights, gap)
 
     distances = [b - a for a, b in itertools.pairwise(moved)]
     assert all(distance >= gap - 1e-9 for distance in distances)

@@ -6,15 +6,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from report_run import CAPTIONS, CLAIM, SETTINGS, SVG, Links, page_of, write_run
+from report_run import CLAIM, NOT_RUN, SETTINGS, SVG, Links, page_of, write_run
 
 from knnlm.evidence.report.captions import caption_html, first_sentence, inline_svg
 from knnlm.evidence.report.checks import check_artifacts
 from knnlm.evidence.report.costs import costs_by_rule, disk_by_kind
-from knnlm.evidence.report.tables import estimate, headline_rows, number, read_claims
+from knnlm.evidence.report.tables import headline_rows, shown_claims
 from knnlm.evidence.tables import tidy, write_table
+from knnlm.evidence.verdict import number, with_interval
 from knnlm.runtime.artifacts import write_manifest
-from knnlm.runtime.settings import resolve
 from knnlm.runtime.verification import artifacts_in
 
 
@@ -57,10 +57,20 @@ def test_what_is_missing_or_broken_is_named_and_the_rest_is_shown(run):
 
 
 def test_an_experiment_that_was_switched_off_is_named_with_its_question(run):
-    page = page_of(run, switched_off=["second"])
+    page = page_of(run, not_run={"second": NOT_RUN})
 
-    assert "<code>second</code> (Does it learn?): the settings of this run leave it out" in page
+    assert f"<code>second</code> (Does it learn?): {NOT_RUN}.</li>" in page
     assert 'id="second"' not in page
+
+
+def test_an_experiment_has_its_own_tables_and_none_of_one_whose_name_begins_alike(run):
+    for name in ("second_curves", "second_hosted"):
+        (run / f"tables/{name}.csv").write_text("a\n1\n")
+
+    article = page_of(run).partition('<article id="second"')[2].partition("</article>")[0]
+
+    assert 'href="tables/second_curves.csv"' in article
+    assert "second_hosted" not in article
 
 
 def test_the_page_needs_no_network(run):
@@ -106,8 +116,11 @@ def test_costs_are_summed_over_the_jobs_of_a_rule_and_speed_is_that_of_the_finis
     assert (quick["rule"], quick["speeds"]) == ("quick", [])
 
 
-def test_ids_of_two_figures_never_clash_and_references_follow_them():
-    one, two = (inline_svg(SVG, name=name, label='a "label"') for name in ("one", "two"))
+def test_ids_of_two_figures_never_clash_and_references_follow_them(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.svg").write_text(SVG)
+
+    one, two = (inline_svg(tmp_path / f"{n}.svg", label='a "label"') for n in ("one", "two"))
 
     ids = re.findall(r'id="([^"]+)"', one)
     assert ids == ["one-D-41", "one-p1"]
@@ -119,13 +132,15 @@ def test_ids_of_two_figures_never_clash_and_references_follow_them():
     assert "<?xml" not in one
 
 
-def test_a_file_that_is_no_svg_is_an_error_that_names_it():
-    with pytest.raises(ValueError, match=r"figures/one\.svg"):
-        inline_svg("<html></html>", name="one", label="")
+def test_a_file_that_is_no_svg_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "one.svg").write_text("<html></html>")
+
+    with pytest.raises(ValueError, match=r"one\.svg"):
+        inline_svg(tmp_path / "one.svg", label="")
 
 
-def test_a_caption_shows_the_settings_of_the_run():
-    shown = caption_html(CAPTIONS["first"], name="first", settings=SETTINGS)
+def test_a_caption_shows_the_settings_of_the_run(run):
+    shown = caption_html(run.parents[1] / "first/caption.rst", SETTINGS)
 
     assert "k = 8" in shown
     assert "<em>words</em>" in shown
@@ -134,23 +149,27 @@ def test_a_caption_shows_the_settings_of_the_run():
 
 @pytest.mark.parametrize(
     "source",
-    ['{{ snakemake.config["absent"] }}', "*never closed", "{{ snakemake.config["],
-    ids=["unknown setting", "bad markup", "bad template"],
+    ["{{ absent }}", "{{ first.absent }}", "*never closed", "{{ first["],
+    ids=["unknown block", "unknown setting", "bad markup", "bad template"],
 )
-def test_a_broken_caption_stops_the_report_with_its_name(source):
-    with pytest.raises(ValueError, match=r"workflow/report/first\.rst"):
-        caption_html(source, name="first", settings=SETTINGS)
+def test_a_broken_caption_stops_the_report_with_its_name(source, tmp_path):
+    (tmp_path / "caption.rst").write_text(source)
+
+    with pytest.raises(ValueError, match=r"caption\.rst cannot be rendered"):
+        caption_html(tmp_path / "caption.rst", SETTINGS)
 
 
 def test_every_caption_of_the_project_renders_at_the_settings_of_the_default_scale():
     root = Path(__file__).parents[2]
-    schema = yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text())
     config = yaml.safe_load((root / "config.yaml").read_text())
-    settings = resolve(config, {}, schema)
+    files = sorted((root / "workflow/experiments").glob("*/caption.rst"))
+    blocks = {
+        f.parent.name: yaml.safe_load(f.with_name("settings.yaml").read_text()) for f in files
+    }
+    config |= {name: block["settings"] for name, block in blocks.items()}
 
-    for path in sorted((root / "workflow/report").glob("*.rst")):
-        text = caption_html(path.read_text(), name=path.stem, settings=settings)
-        assert len(first_sentence(text)) > 20
+    for path in files:
+        assert len(first_sentence(caption_html(path, config))) > 20
 
 
 @pytest.mark.parametrize(
@@ -183,7 +202,7 @@ def test_a_number_has_four_digits(value, expected):
     ],
 )
 def test_an_estimate_has_two_digits_of_its_interval(numbers, ours, interval):
-    assert estimate(*numbers) == {"ours": ours, "interval": interval}
+    assert with_interval(*numbers) == (ours, interval)
 
 
 def test_names_are_read_in_words(tmp_path):
@@ -191,10 +210,23 @@ def test_names_are_read_in_words(tmp_path):
     row |= {"setting": "ivf_flat/tuned", "split": "test", "metric": "perplexity_change_vs_lm"}
     write_table(tmp_path / "other.csv", tidy([row | {"value": 1, "ci_low": 0, "ci_high": 2}]))
 
-    (shown,) = headline_rows(tmp_path / "other.csv", experiment="other")
+    (shown,) = headline_rows(tmp_path / "other.csv", experiment="other", headlines=None)
 
     assert shown.what == "alma / kNN-LM / IVF-flat, tuned / test"
     assert shown.metric == "perplexity change against LM"
+
+
+def test_the_headlines_of_an_experiment_choose_order_and_label_its_rows(tmp_path):
+    row = {"experiment": "e", "metric": "loss", "unit": "nats", "n": 1, "value": 1.5}
+    table = tidy(row | {"method": method} for method in ("knn_lm", "lm", "other"))
+    write_table(tmp_path / "e.csv", table)
+    (tmp_path / "headlines.yaml").write_text(
+        '- {method: lm, label: "of {method}"}\n- {method: "*_lm", label: "of {method}"}\n'
+    )
+
+    shown = headline_rows(tmp_path / "e.csv", experiment="e", headlines=tmp_path / "headlines.yaml")
+
+    assert [line.what for line in shown] == ["of LM", "of kNN-LM"]
 
 
 def test_headline_rows_are_means_over_seeds_where_there_are_several(tmp_path):
@@ -205,7 +237,7 @@ def test_headline_rows_are_means_over_seeds_where_there_are_several(tmp_path):
     table = tidy([*rows, row | {"seed": "all", "value": 1.0}, once])
     write_table(tmp_path / "other.csv", table)
 
-    shown = headline_rows(tmp_path / "other.csv", experiment="other")
+    shown = headline_rows(tmp_path / "other.csv", experiment="other", headlines=None)
 
     assert [(line.value, line.metric) for line in shown] == [
         ("1.0", "loss"),
@@ -218,4 +250,4 @@ def test_an_unknown_verdict_is_an_error_that_names_the_claim(tmp_path):
     pd.DataFrame([CLAIM | {"verdict": "maybe"}]).to_csv(tmp_path / "claims.csv", index=False)
 
     with pytest.raises(ValueError, match="knn_helps"):
-        read_claims(tmp_path / "claims.csv")
+        shown_claims(tmp_path / "claims.csv")

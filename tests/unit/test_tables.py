@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from knnlm.evidence.cost import collect_costs, write_costs
+from knnlm.evidence.cost import collect_costs
 from knnlm.evidence.tables import (
     COLUMNS,
     means_over_seeds,
     read_table,
     select,
     tidy,
+    write_csv,
     write_table,
 )
 
@@ -144,7 +145,7 @@ def test_costs_have_one_row_a_job_named_by_rule_and_wildcards(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(HEADER + line)
 
-    write_costs(tmp_path / "cost.csv", collect_costs(tmp_path / "benchmarks"))
+    write_csv(tmp_path / "cost.csv", collect_costs(tmp_path / "benchmarks"), float_format="%.2f")
 
     assert (tmp_path / "cost.csv").read_text() == (
         "rule,wildcards,seconds,max_rss_mb,cpu_seconds\n"

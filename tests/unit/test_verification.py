@@ -1,6 +1,8 @@
 """Verification of a small results folder: what is altered, missing, foreign or of other origin."""
 
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -20,68 +22,93 @@ def make(folder, *, kind, made_from, numbers):
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """A model, a datastore made from it, and a table in the record."""
+    """A model, a datastore made from it, a tuned point, a table and its copy, all recorded."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "results" / "tiny"
     model = make(folder / "models/base", kind="model", made_from={}, numbers=5)
     make(folder / "datastores/base", kind="datastore", made_from={"model": model}, numbers=9)
-    (folder / "tables").mkdir()
-    (folder / "tables/knn.csv").write_text("value\n1.5\n")
-    record(folder)
+    for name in ("tables/knn.csv", "report/tables/knn.csv", "tuned/base/seed0/exact/letters.json"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("value\n1.5\n")
+    (folder / "report/tables/.snakemake_timestamp").touch()
+    verification.record_checksums(folder / verification.RECORD)
     return folder.relative_to(tmp_path)
-
-
-def record(folder):
-    relative = folder.relative_to(folder.parents[1]) / "tables/knn.csv"
-    verification.record_checksums(folder / "tables/checksums.json", [relative])
 
 
 def problems(results):
     return verification.verify(results).problems
 
 
-def flip(path, at):
+def flip(path, at, bit=0):
     content = bytearray(path.read_bytes())
-    content[at] ^= 1
+    content[at] ^= 1 << bit
     path.write_bytes(content)
 
 
-def test_a_whole_folder_has_no_problem_and_every_file_is_counted(results):
+def test_a_whole_folder_has_no_problem_and_every_file_is_checked(results):
     found = verification.verify(results)
 
     assert found.problems == []
-    assert (found.artifacts, found.files, found.recorded) == (2, 4, True)
+    assert found.unlisted == []
+    assert len(found.checked) == 7
     assert verification.report_verification(results).endswith("every byte is what was written")
 
 
-def test_every_single_flipped_byte_is_found_and_its_artifact_named(results):
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum of GNU")
+def test_sha256sum_reads_the_record_and_finds_a_flipped_byte(results):
+    check = ["sha256sum", "--check", "--strict", verification.RECORD]
+    whole = subprocess.run(check, cwd=results, capture_output=True, text=True)
+    flip(results / "datastores/base/numbers.npy", -1)
+    altered = subprocess.run(check, cwd=results, capture_output=True, text=True)
+
+    assert whole.returncode == 0
+    assert whole.stdout.count(": OK") == 7
+    assert altered.returncode != 0
+    assert "datastores/base/numbers.npy: FAILED" in altered.stdout
+
+
+def test_every_single_flipped_byte_is_found_and_what_to_make_again_is_named(results):
     owners = {
         results / "models/base/numbers.npy": results / "models/base",
         results / "models/base/manifest.json": results / "models/base",
         results / "tables/knn.csv": results / "tables/knn.csv",
-        results / "tables/checksums.json": None,  # found, though it may blame the table
+        results / "report/tables/knn.csv": results / "report/tables",
+        results / verification.RECORD: None,  # found, though it may blame a result
     }
     for path, owner in owners.items():
         whole = path.read_bytes()
         for at in range(len(whole)):
-            flip(path, at)
-            found = problems(results)
-            assert found, f"byte {at} of {path} was flipped and nobody saw it"
-            assert owner is None or owner in {problem.rebuild for problem in found}
-            path.write_bytes(whole)
+            for bit in range(0, 8, 5):
+                flip(path, at, bit)
+                found = problems(results)
+                assert found, f"bit {bit} of byte {at} of {path} was flipped and nobody saw it"
+                assert owner is None or owner in {problem.rebuild for problem in found}
+                path.write_bytes(whole)
     assert problems(results) == []
 
 
-def test_a_missing_a_shorter_and_a_foreign_file_are_named(results):
+def test_artifacts_of_a_run_that_is_not_done_are_checked_against_their_manifests(results):
+    (results / verification.RECORD).unlink()
+    flip(results / "models/base/numbers.npy", -1)
+    (results / "datastores/base/numbers.npy").unlink()
+
+    found = verification.verify(results)
+
+    assert {problem.rebuild for problem in found.problems} == {
+        results / "models/base",
+        results / "datastores/base",
+    }
+    assert results / "tables/knn.csv" in found.unlisted
+
+
+def test_a_missing_and_a_shorter_file_are_named(results):
     (results / "models/base/numbers.npy").unlink()
     (results / "datastores/base/numbers.npy").write_bytes(b"short")
-    (results / "datastores/base/extra.npy").write_bytes(b"")
 
     text = " | ".join(problem.message for problem in problems(results))
 
     assert "models/base/numbers.npy is missing" in text
-    assert "to have 200 bytes, got 5" in text
-    assert "extra.npy is in no manifest" in text
+    assert "the content of results/tiny/datastores/base/numbers.npy is not what was" in text
 
 
 def test_a_datastore_of_another_model_is_to_be_rebuilt(results):
@@ -90,6 +117,7 @@ def test_a_datastore_of_another_model_is_to_be_rebuilt(results):
     (results / "models/base").rmdir()
     make(results / "models/base", kind="model", made_from={}, numbers=6)
 
+    verification.record_checksums(results / verification.RECORD)
     (problem,) = problems(results)
 
     assert "datastores/base was made from another model" in problem.message
@@ -112,17 +140,18 @@ def test_units_in_progress_and_logs_are_not_checked(results):
     assert problems(results) == []
 
 
-def test_what_neither_a_manifest_nor_the_record_lists_is_named(results):
+def test_what_came_after_the_record_is_named_and_a_plan_is_no_result(results):
+    (results / "tables/late.csv").write_text("rule,jobs\n")
     (results / "tables/plan.csv").write_text("rule,jobs\n")
-    (results / "logs").mkdir()
-    (results / "logs/all.log").write_text("done\n")
+    (results / "models/base/extra.npy").write_bytes(b"")
 
     found = verification.verify(results)
 
-    assert found.unlisted == [results / "tables/plan.csv"]
+    assert found.unlisted == [results / "models/base/extra.npy", results / "tables/late.csv"]
     assert found.problems == []
-    text = verification.describe(found, results)
-    assert f"not checked, in no record (`all` writes it): {results}/tables/plan.csv" in text
+    assert f"not yet recorded by `all`: {results}/models" in verification.report_verification(
+        results
+    )
 
 
 def test_the_report_says_what_to_remove(results):

@@ -55,7 +55,9 @@ rule comparison:
     resources:
         **NEEDS,
     params:
-        fingerprint=fingerprint("scripts/compare_published.py", experiments=lambda wildcards: TABLES),
+        fingerprint=fingerprint(
+            "scripts/compare_published.py", experiments=lambda wildcards: TABLES
+        ),
         threads=1,
         experiments=TABLES,
     script:

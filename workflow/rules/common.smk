@@ -11,6 +11,7 @@ import yaml
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))  # the library, for this file and the others
 
+from knnlm.lm.pretrained_folder import check_pretrained_folder
 from knnlm.runtime.experiments import read_experiments, with_experiments
 from knnlm.runtime.fingerprint import fingerprint as fingerprint_of
 from knnlm.runtime.relations import check_relations
@@ -30,6 +31,11 @@ def settings_of_run():
     command_line = workflow.config_settings.overwrite_config
     settings = resolve(deep_merge(defaults, config), command_line, schema)
     check_relations(settings)
+    for name, model in settings["models"].items():
+        if model["source"] == "pretrained" and Path(model["model"]).is_dir():
+            check_pretrained_folder(
+                Path(model["model"]), key=f"models.{name}.model", context=model["context"]
+            )
     for name in experiments:
         if (ROOT / f"scripts/knnlm/experiments/{name}/checks.py").is_file():
             importlib.import_module(f"knnlm.experiments.{name}.checks").check(settings)
@@ -38,7 +44,7 @@ def settings_of_run():
 
 try:
     resolved, EXPERIMENTS = settings_of_run()
-except SettingsError as error:
+except ValueError as error:
     raise WorkflowError(f"config: {error}")
 config.clear()
 config.update(resolved)
@@ -77,10 +83,10 @@ wildcard_constraints:
     part="[0-9]+",
 
 
-def fingerprint(script, *, module=None, threads=None, **used):
+def fingerprint(script, *, imports=None, threads=None, **used):
     """Return the params function of a rule: it changes with the code and settings that it uses.
 
-    `module` is what a script that serves several rules imports by name. `used` names blocks of the
+    `imports` is the module that a script that serves several rules imports by name. `used` names blocks of the
     config; its value is True for the whole block, or the wildcard that chooses an entry of it, as
     in models="model", or a function of the wildcards.
     """
@@ -92,7 +98,7 @@ def fingerprint(script, *, module=None, threads=None, **used):
                 chosen[block] = by(wildcards)
             else:
                 chosen[block] = config[block] if by is True else config[block][wildcards[by]]
-        modules = [module.format(**dict(wildcards))] if module else []
+        modules = [imports.format(**dict(wildcards))] if imports else []
         return fingerprint_of(ROOT, script, chosen, modules=modules)
 
     return of
@@ -108,7 +114,7 @@ def evaluation(experiment, *blocks, **chosen):
     return {
         "fingerprint": fingerprint(
             "scripts/evaluate.py",
-            module=f"knnlm.experiments.{experiment}.table",
+            imports=f"knnlm.experiments.{experiment}.table",
             **{name: lambda wildcards, value=value: value for name, value in settings.items()},
         ),
         "threads": 1,

@@ -15,9 +15,7 @@ rule plot:
     resources:
         **NEEDS,
     params:
-        fingerprint=fingerprint(
-            "scripts/plot.py", module="knnlm.experiments.{experiment}.figure"
-        ),
+        fingerprint=fingerprint("scripts/plot.py", imports="knnlm.experiments.{experiment}.figure"),
         threads=1,
     script:
         "../../scripts/plot.py"

@@ -1,5 +1,6 @@
 # Which folders a rule reads, as functions of its wildcards and the config. No rules.
 
+from knnlm.lm.architecture import SITES, STANDING_SITES
 from knnlm.lm.schedule import can_continue
 from knnlm.plan.units import INVERTED_FILES
 
@@ -11,16 +12,6 @@ BASE_STORES = {BASE_STORE: config["datastores"][BASE_STORE]}
 BASE_INDEXES = {name: config["indexes"][name] for name in BASELINE["indexes"]}
 BASE_SITE = config["datastores"][BASE_STORE]["site"]
 BASE_TOKENIZER = config["models"][BASE_MODEL]["tokenizer"]
-# Hidden states that projections and the explorer need of every model, in the order of the anatomy.
-SITES = [
-    "attention_input_before_layer_norm",
-    "attention_input_after_layer_norm",
-    "ffn_input_before_layer_norm",
-    "ffn_input_after_layer_norm",
-    "output_before_layer_norm",
-    "output_after_layer_norm",
-]
-STANDING_SITES = [SITES[2], SITES[3], SITES[5]]
 
 
 def files_of_corpus(wildcards):

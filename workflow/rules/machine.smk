@@ -2,11 +2,10 @@
 
 import shutil
 
-from knnlm.plan.needs import Machine
+from knnlm.plan.needs import machine_of
 from knnlm.plan.resources import resources as resources_of
 
 HARDWARE = yaml.safe_load((ROOT / "data/hardware.yaml").read_text())
-KIND = "cpu" if config["scale"] == "cpu" else "h100"
 OF_PROFILE = workflow.resource_settings.overwrite_resources
 LIMITS = OF_PROFILE.get("plan", {})
 LONGEST_JOB = LIMITS["limit_runtime"].value if "limit_runtime" in LIMITS else None
@@ -16,7 +15,8 @@ GPUS_ASKED = {
     name: OF_PROFILE[name][by].value for name, by in COUNTED.items() if by in OF_PROFILE[name]
 }
 # mem_mb, runtime, disk_mb and gpu of any rule, as functions of the config and the attempt.
-NEEDS = resources_of(config, Machine(KIND, **HARDWARE[KIND]), longest=LONGEST_JOB, gpus=GPUS_ASKED)
+MACHINE = machine_of(HARDWARE, "cpu" if config["scale"] == "cpu" else "h100")
+NEEDS = resources_of(config, MACHINE, longest=LONGEST_JOB, gpus=GPUS_ASKED)
 PLANNED_ON = {"cpu": "cpu", "gpu": "h100, h200", "paper": "h100, h200"}
 # Where a profile groups figures, the evaluation that each is drawn from joins it.
 GROUPS = workflow.group_settings.overwrite_groups

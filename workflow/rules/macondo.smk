@@ -48,5 +48,7 @@ def model_to_fine_tune(wildcards):
 def tokenizer_to_fine_tune(wildcards):
     """Return the folder of the tokenizer of the model that is fine-tuned, if `models` has it."""
     fine_tuning = fine_tuning_of(wildcards)
-    known = [name for name in (fine_tuning["init"], fine_tuning["shape"]) if name in config["models"]]
+    known = [
+        name for name in (fine_tuning["init"], fine_tuning["shape"]) if name in config["models"]
+    ]
     return [f"{RESULTS}/tokenizers/{config['models'][name]['tokenizer']}" for name in known[:1]]

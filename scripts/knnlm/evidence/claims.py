@@ -2,11 +2,11 @@
 
 A claim says in which region a number lies: below or above a margin, or within two (a claim of
 similarity). It holds only if the whole interval lies inside, and does not hold only if all of it
-lies outside; that no difference was found is not that there is none. data/claims.yaml has one
-block for each claim; data/README.md says how to write one.
+lies outside; that no difference was found is not that there is none. The claims.yaml of an
+experiment has one block for each claim; data/README.md says how to write one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,7 @@ import yaml
 
 from knnlm.evidence.estimates import Estimate, difference, ratio, sample
 from knnlm.evidence.selection import NothingSelected, SelectionError, chosen_rows
-from knnlm.evidence.tables import FLOAT_FORMAT
 from knnlm.evidence.verdict import FAILS, HOLDS, NOT_RUN, UNDECIDED
-from knnlm.runtime.artifacts import atomic_path
 
 COLUMNS = (
     *("id", "paper", "exhibit", "claim", "relation", "theirs", "ours", "ci_low", "ci_high"),
@@ -36,7 +34,7 @@ class ClaimError(ValueError):
 
 
 @dataclass(frozen=True)
-class Run:
+class Evidence:
     """What claims are held against.
 
     Attributes:
@@ -50,24 +48,28 @@ class Run:
     settings: Mapping[str, Any]
 
 
-def read_claims(path: Path) -> list[Block]:
-    """Return the blocks of a file of claims, each checked by itself and against the others.
+def read_claims(paths: Iterable[Path]) -> list[Block]:
+    """Return the blocks of files of claims, each checked by itself and against those before it.
+
+    A block that names no table speaks of the one that has the name of the file's folder: the
+    experiment's own.
 
     Raises:
-        ClaimError: naming the claim, what was expected and what was given.
+        ClaimError: naming the claim and its file, what was expected and what was given.
     """
-    blocks = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(blocks, list) or not blocks:
-        raise ClaimError(f"expected {path} to be a list of claims")
     validator = jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
-    seen: list[str] = []
-    for place, block in enumerate(blocks, start=1):
-        name = block.get("id", f"number {place}") if isinstance(block, dict) else f"number {place}"
-        wrong = next(_faults(block, validator, seen), None)
-        if wrong is not None:
-            raise ClaimError(f"claim {name} of {path}: {wrong}")
-        seen.append(name)
-    return blocks
+    claims: list[Block] = []
+    for path in paths:
+        blocks = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(blocks, list) or not blocks:
+            raise ClaimError(f"expected {path} to be a list of claims")
+        for place, block in enumerate(blocks, start=1):
+            wrong = next(_faults(block, validator, [claim["id"] for claim in claims]), None)
+            if wrong is not None:
+                named = isinstance(block, dict) and block.get("id")
+                raise ClaimError(f"claim {named or f'number {place}'} of {path}: {wrong}")
+            claims.append({"table": path.parent.name, "file": str(path)} | block)
+    return claims
 
 
 def _faults(
@@ -87,7 +89,7 @@ def _faults(
         yield f"stricter_than {stricter_than!r}; expected the id of a claim above it: {known}"
 
 
-def evaluate_claims(blocks: list[Block], run: Run) -> pd.DataFrame:
+def evaluate_claims(blocks: list[Block], evidence: Evidence) -> pd.DataFrame:
     """Return the table of verdicts, with the columns `COLUMNS`, one row a claim.
 
     A claim with `each` has one row for each value of that column, such as each model.
@@ -99,16 +101,10 @@ def evaluate_claims(blocks: list[Block], run: Run) -> pd.DataFrame:
     rows = []
     for block in blocks:
         try:
-            rows += _verdicts(block, run)
+            rows += _verdicts(block, evidence)
         except ValueError as error:
-            raise ClaimError(f"claim {block['id']}: {error}") from error
+            raise ClaimError(f"claim {block['id']} of {block['file']}: {error}") from error
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n": "Int64"})
-
-
-def write_verdicts(path: Path, verdicts: pd.DataFrame) -> None:
-    """Write the verdicts as CSV, atomically; equal verdicts give equal bytes."""
-    with atomic_path(path) as temporary:
-        verdicts.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 
 def region(block: Block) -> tuple[float, float]:
@@ -128,21 +124,21 @@ def verdict(estimate: Estimate, inside: tuple[float, float]) -> str:
     return UNDECIDED
 
 
-def _verdicts(block: Block, run: Run) -> Iterator[dict[str, Any]]:
+def _verdicts(block: Block, evidence: Evidence) -> Iterator[dict[str, Any]]:
     """Yield the row of a claim, or one for each value of its column `each`."""
     name = block["table"]
-    if name not in run.experiments:
-        raise SelectionError(f"table {name!r}; expected one of {', '.join(run.experiments)}")
-    if name not in run.tables:
-        reason = f"no table {name}.csv: this run does not include {run.experiments[name]}"
+    if name not in evidence.experiments:
+        raise SelectionError(f"table {name!r}; expected one of {', '.join(evidence.experiments)}")
+    if name not in evidence.tables:
+        reason = f"no table {name}.csv: this run does not include {evidence.experiments[name]}"
         yield _row(block, NOT_RUN, reason)
         return
     column = block.get("each")
     try:
-        rows = chosen_rows(run.tables[name], block["of"], run.settings)
+        rows = chosen_rows(evidence.tables[name], block["of"], evidence.settings)
         for value in rows[column].unique() if column else [None]:
             one = _narrowed(block, column, value, named=column and rows[column].nunique() > 1)
-            yield _decided(one, _estimate(one, run))
+            yield _decided(one, _estimate(one, evidence))
     except NothingSelected as nothing:
         reason = f"table {name}.csv has {nothing}"
         if "needs" in block:
@@ -160,10 +156,10 @@ def _narrowed(block: Block, column: str | None, value: str | None, *, named: boo
     return block | one
 
 
-def _estimate(block: Block, run: Run) -> Estimate:
-    table = run.tables[block["table"]]
+def _estimate(block: Block, evidence: Evidence) -> Estimate:
+    table = evidence.tables[block["table"]]
     one, *others = (
-        sample(chosen_rows(table, block[key], run.settings))
+        sample(chosen_rows(table, block[key], evidence.settings))
         for key in ("of", "minus", "over")
         if key in block
     )

@@ -13,8 +13,6 @@ import pandas as pd
 
 from knnlm.evidence.estimates import sample
 from knnlm.evidence.selection import NothingSelected, SelectionError, chosen_rows
-from knnlm.evidence.tables import FLOAT_FORMAT
-from knnlm.runtime.artifacts import atomic_path
 
 PUBLISHED = (
     *("paper", "exhibit", "row", "column", "value", "unit", "source", "confidence"),
@@ -89,12 +87,6 @@ def compare(
         kept = {key: number[key] for key in COLUMNS if key in number}
         rows.append(kept | {"theirs": number["value"], "scale": settings["scale"]} | ours)
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n": "Int64"})
-
-
-def write_comparison(path: Path, comparison: pd.DataFrame) -> None:
-    """Write the table as CSV, atomically; equal tables give equal bytes."""
-    with atomic_path(path) as temporary:
-        comparison.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 
 def parse_selector(text: str) -> dict[str, str]:

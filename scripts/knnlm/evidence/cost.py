@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from knnlm.runtime.artifacts import atomic_path
-
 # column of Snakemake's benchmark file -> column here; "-" and "NA" stand for jobs too short
 MEASURED = {"s": "seconds", "max_rss": "max_rss_mb", "cpu_time": "cpu_seconds"}
 COLUMNS = ("rule", "wildcards", *MEASURED.values())
@@ -41,9 +39,3 @@ def collect_costs(benchmarks: Path) -> pd.DataFrame:
         for values in measured[list(MEASURED)].astype(float).itertuples(index=False):
             rows.append((rule, "/".join(wildcards), *values))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def write_costs(path: Path, costs: pd.DataFrame) -> None:
-    """Write the table as CSV, atomically, in hundredths of a second and megabyte."""
-    with atomic_path(path) as temporary:
-        costs.to_csv(temporary, index=False, float_format="%.2f", lineterminator="\n")

@@ -138,22 +138,3 @@ def student_interval(values: NDArray[np.floating]) -> Interval:
         return NO_INTERVAL
     half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
     return Interval(float(values.mean() - half), float(values.mean() + half))
-
-
-def paired_student_interval(
-    values: NDArray[np.floating], baseline: NDArray[np.floating]
-) -> Interval:
-    """Return Student's t interval of the mean difference of two methods on the same seeds.
-
-    Args:
-        values: (n_seeds,), one method.
-        baseline: (n_seeds,), the other, in the same order of seeds.
-
-    Raises:
-        ValueError: if the two have different lengths.
-    """
-    if len(values) != len(baseline):
-        raise ValueError(
-            f"expected the same seeds for both methods, got {len(values)} and {len(baseline)}"
-        )
-    return student_interval(np.asarray(values, np.float64) - np.asarray(baseline, np.float64))

@@ -6,14 +6,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from knnlm.evidence.report.tables import number
+from knnlm.evidence.verdict import number
 
 HERE = Path(__file__).parent
 BLANKS = {" ": "\u00b7", "\n": "\u21b5", "\t": "\u2192"}  # so that spaces are seen
 
 
 def render(template: str, **context: Any) -> str:
-    """Return a page from a template of this folder; its look and scripts stand in it."""
+    """Return a page from a template below this folder; its look and scripts stand in it."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         undefined=jinja2.StrictUndefined,

@@ -105,11 +105,11 @@ def label_right(axes: Axes, labels: Sequence[Label], *, gap: float = 0.075) -> N
     low, high = axes.get_ylim()
     ordered = sorted(labels, key=lambda label: label.height)
     shares = [(label.height - low) / (high - low) for label in ordered]
-    for label, share in zip(ordered, spread(shares, gap), strict=True):
+    for label, share in zip(ordered, moved_apart(shares, gap), strict=True):
         axes.text(1.03, share, label.text, color=label.color, va="center", transform=axes.transAxes)
 
 
-def spread(heights: Sequence[float], gap: float) -> list[float]:
+def moved_apart(heights: Sequence[float], gap: float) -> list[float]:
     """Return ascending heights moved apart to at least `gap`, groups kept around their middle.
 
     Args:

@@ -58,15 +58,18 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     Raises:
         ValueError: as `tidy`.
     """
-    _checked(table)
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
+    write_csv(path, _checked(table))
 
 
 def write_texts(path: Path, table: pd.DataFrame) -> None:
     """Write a table that is not of measurements, such as one of sentences, as CSV, atomically."""
+    write_csv(path, table, float_format=None)
+
+
+def write_csv(path: Path, table: pd.DataFrame, *, float_format: str | None = FLOAT_FORMAT) -> None:
+    """Write any table as CSV, atomically; equal tables give equal bytes."""
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        table.to_csv(temporary, index=False, float_format=float_format, lineterminator="\n")
 
 
 def read_table(path: Path) -> pd.DataFrame:

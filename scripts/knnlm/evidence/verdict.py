@@ -1,4 +1,4 @@
-"""The verdicts of a run in the terminal: a table where there is one, plain lines in a log.
+"""The verdicts of a run in the terminal, and how they and their numbers are written everywhere.
 
 Standard library only, and rich where it is drawn: Snakemake's process imports this module when a
 run has ended.
@@ -10,10 +10,11 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 STYLES = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_RUN: "dim"}
-SIGNS = {"percent": " %", "nats per token": " nats/token", "ratio": "", "share": ""}
+UNITS = {"percent": " %", "nats per token": " nats/token", "ratio": "", "share": ""}
 
 Verdict = Mapping[str, str]
 
@@ -28,22 +29,47 @@ def read_verdicts(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def number(text: str) -> str:
-    """Return a number with at most four significant digits; empty stays empty."""
-    return f"{float(text):.4g}" if text else ""
+def number(value: Any) -> str:
+    """Return a number with four significant digits, thousands apart; nothing for a missing one.
+
+    A text that is no number stays what it is.
+    """
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        return value or ""
+    if math.isnan(value):
+        return ""
+    if value.is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    text = f"{value:.4g}"
+    return text if "e" not in text else f"{value:.2e}"
+
+
+def with_interval(value: Any, low: Any, high: Any) -> tuple[str, str]:
+    """Return a value and its interval in brackets, with two digits of the interval's width.
+
+    The interval is "" where there is none or it has no width.
+    """
+    try:
+        numbers = [float(value), float(low), float(high)]
+    except ValueError:  # "" in a table read as text
+        return number(value), ""
+    width = numbers[2] - numbers[1]
+    if not (width > 0 and math.isfinite(width)):  # counted, or without an interval
+        return number(value), ""
+    decimals = min(max(1 - math.floor(math.log10(width)), 0), 6)
+    shown, low, high = (f"{x:z,.{decimals}f}" for x in numbers)  # z: no -0
+    return shown, f"[{low}, {high}]"
 
 
 def ours(row: Verdict) -> str:
-    """Return our number with its interval and unit: two digits of the interval's width."""
-    if not row["ours"]:
-        return ""
-    unit = SIGNS.get(row["unit"], f" {row['unit']}")
-    width = float(row["ci_high"] or 0) - float(row["ci_low"] or 0)
-    if width <= 0:  # counted, or without an interval
-        return f"{number(row['ours'])}{unit}"
-    decimals = max(1 - math.floor(math.log10(width)), 0)
-    value, low, high = (f"{float(row[key]):.{decimals}f}" for key in ("ours", "ci_low", "ci_high"))
-    return f"{value} [{low}, {high}]{unit}"
+    """Return our number with its interval and unit."""
+    shown, interval = with_interval(row["ours"], row["ci_low"], row["ci_high"])
+    unit = UNITS.get(row["unit"], f" {row['unit']}")
+    return f"{shown} {interval}".strip() + unit if shown else ""
 
 
 def summary(rows: Sequence[Verdict]) -> str:

@@ -11,72 +11,20 @@ The key alone does not determine the logits: the residual bypasses the norm.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-FFN_INPUT_BEFORE = "ffn_input_before_layer_norm"
-FFN_INPUT_AFTER = "ffn_input_after_layer_norm"
-OUTPUT_AFTER = "output_after_layer_norm"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Names of the parts of one family of models, as its modules have them."""
-
-    backbone: str
-    layers: str
-    attention_norm: str
-    mlp_norm: str
-    mlp: str
-    final_norm: str
-
-
-_LLAMA = Architecture(
-    backbone="model",
-    layers="layers",
-    attention_norm="input_layernorm",
-    mlp_norm="post_attention_layernorm",
-    mlp="mlp",
-    final_norm="norm",
+from knnlm.lm.architecture import (
+    CONTEXT,
+    SITES,
+    Architecture,
+    architecture_of,
+    require_sites,
 )
-ARCHITECTURES = MappingProxyType(  # by `model_type` of the model's config
-    {
-        "gpt2": Architecture(
-            backbone="transformer",
-            layers="h",
-            attention_norm="ln_1",
-            mlp_norm="ln_2",
-            mlp="mlp",
-            final_norm="ln_f",
-        ),
-        "llama": _LLAMA,
-        "mistral": _LLAMA,
-    }
-)
-
-
-@dataclass(frozen=True)
-class Site:
-    """A place in the last block: before or after one of its three norms."""
-
-    norm: str  # a field of `Architecture`
-    after: bool
-
-
-# The sites of Khandelwal et al. (2020), Table 5, in the order in which a forward pass meets them.
-SITES = MappingProxyType(
-    {
-        "attention_input_before_layer_norm": Site("attention_norm", after=False),
-        "attention_input_after_layer_norm": Site("attention_norm", after=True),
-        FFN_INPUT_BEFORE: Site("mlp_norm", after=False),
-        FFN_INPUT_AFTER: Site("mlp_norm", after=True),
-        "output_before_layer_norm": Site("final_norm", after=False),
-        OUTPUT_AFTER: Site("final_norm", after=True),
-    }
-)
+from knnlm.lm.architecture import FFN_INPUT_AFTER as FFN_INPUT_AFTER
+from knnlm.lm.architecture import FFN_INPUT_BEFORE as FFN_INPUT_BEFORE
+from knnlm.lm.architecture import OUTPUT_AFTER as OUTPUT_AFTER
 
 
 class _Enough(Exception):  # noqa: N818 (it stops a forward pass, it is no error)
@@ -92,20 +40,6 @@ def architecture(model: nn.Module) -> Architecture:
     return architecture_of(model.config.model_type)
 
 
-def architecture_of(model_type: str) -> Architecture:
-    """Return the names of the parts of the models of one type, such as "gpt2".
-
-    Raises:
-        ValueError: if the type is not in the table.
-    """
-    if model_type not in ARCHITECTURES:
-        raise ValueError(
-            f"expected a model of type {', '.join(ARCHITECTURES)}, got {model_type}; add its "
-            "parts to the table in scripts/knnlm/lm/anatomy.py"
-        )
-    return ARCHITECTURES[model_type]
-
-
 def _backbone(model: nn.Module) -> nn.Module:
     return getattr(model, architecture(model).backbone)
 
@@ -117,19 +51,6 @@ def _last_block(model: nn.Module) -> nn.Module:
 def _norm(model: nn.Module, name: str) -> nn.Module:
     holder = _backbone(model) if name == "final_norm" else _last_block(model)
     return getattr(holder, getattr(architecture(model), name))
-
-
-def require_sites(sites: Collection[str]) -> None:
-    """Check that sites are known, and that there is one.
-
-    Raises:
-        ValueError: naming the first unknown site and all known ones.
-    """
-    for site in sites:
-        if site not in SITES:
-            raise ValueError(f"unknown site {site}; expected one of {', '.join(SITES)}")
-    if not sites:
-        raise ValueError(f"expected at least one site of {', '.join(SITES)}, got none")
 
 
 @torch.no_grad()
@@ -210,5 +131,5 @@ def width(model: nn.Module) -> int:
 
 
 def context(model: nn.Module) -> int:
-    """Return the longest sequence of tokens that the model can read."""
-    return model.config.max_position_embeddings
+    """Return the tokens of a window: what the config asks for, or all that the model can read."""
+    return getattr(model.config, CONTEXT, model.config.max_position_embeddings)

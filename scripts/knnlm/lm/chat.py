@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
-from torch import Tensor, nn
+from torch import nn
 
 from knnlm.lm.finetuning import Texts
+from knnlm.lm.likelihood import log_likelihood
 from knnlm.text.hub import fetch
 from knnlm.text.macondo.chat import CHAT_TEMPLATE, Message
+from knnlm.text.tokenizer import CHAT_TEMPLATE_FILE
 
 BATCH = 32  # texts scored at a time
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -76,7 +78,7 @@ def chat_folder(model: str, *, cache: Path) -> Path:
         kind="model",
         revision="main",
         name="chat",
-        patterns=["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"],
+        patterns=["tokenizer.json", "tokenizer_config.json", CHAT_TEMPLATE_FILE],
         cache=cache,
         remedy="name a local folder with the model and its tokenizer.json",
     )
@@ -86,7 +88,7 @@ def read_template(folder: Path) -> Template:
     """Return the template of a tokenizer's folder, or the minimal one if it has none."""
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    own = folder / "chat_template.jinja"
+    own = folder / CHAT_TEMPLATE_FILE
     source = own.read_text(encoding="utf-8") if own.is_file() else config.get("chat_template")
     if isinstance(source, list):  # several, by name
         source = {entry["name"]: entry["template"] for entry in source}.get("default")
@@ -170,12 +172,7 @@ def score_answers(model: nn.Module, chats: Chats) -> NDArray[np.float64]:
         tokens = torch.from_numpy(texts.tokens[rows, :longest]).to(model.device)
         at = torch.from_numpy(wanted[rows, 1:longest]).to(model.device)
         hidden = model.base_model(input_ids=tokens, use_cache=False)[0]
-        found = _log_probs(model, hidden[:, :-1][at], tokens[:, 1:][at])
+        logits = model.get_output_embeddings()(hidden[:, :-1][at])
+        found = log_likelihood(logits, tokens[:, 1:][at])
         scores[rows, :longest][wanted[rows, :longest]] = found.cpu().numpy()
     return scores
-
-
-def _log_probs(model: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Return log p(target), float64, from final hidden states (n, d)."""
-    logits = model.get_output_embeddings()(hidden).double()
-    return logits.log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from knnlm.lm.architecture import CONTEXT
 from knnlm.lm.gpt2 import Config, LanguageModel
 from knnlm.runtime.artifacts import atomic_path
 
@@ -44,6 +45,7 @@ def load(folder: Path) -> LanguageModel:
     described = json.loads((folder / CONFIG).read_text())
     known = {field.name for field in fields(Config)}
     config = Config(**{key: value for key, value in described.items() if key in known})
+    setattr(config, CONTEXT, described.get(CONTEXT, config.n_positions))
     tensors = load_file(folder / WEIGHTS)
     with torch.device("meta"):
         model = LanguageModel(config)

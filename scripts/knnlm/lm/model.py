@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub import constants as hub
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -22,14 +22,15 @@ from safetensors import SafetensorError
 from torch import nn
 
 from knnlm.lm import gpt2_folder
-from knnlm.lm.anatomy import architecture_of
+from knnlm.lm.architecture import architecture_of
 from knnlm.lm.gpt2 import ACTIVATIONS, Config, LanguageModel
+from knnlm.lm.pretrained_folder import CONFIG, INDEX, WEIGHTS
 from knnlm.runtime.artifacts import flush
 from knnlm.runtime.full_disk import named_if_full
 from knnlm.runtime.seeds import derive_seed
 
 HUB_SECONDS = 10.0  # patience with a hub that does not answer
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # in one file or in several
+FILES = [CONFIG, "model*.safetensors", INDEX]  # of a model on the hub
 ATTENTION = "sdpa"  # torch's own kernels: fastest on every device that is supported
 
 
@@ -125,14 +126,10 @@ def load_model(folder: Path | str) -> nn.Module:
     Raises:
         ValueError: if there is no such folder or name, it is gated, or of another architecture.
     """
-    here = (Path(folder) / "config.json").is_file() or _is_cached(str(folder))
-    if not here:
-        _require_on_hub(str(folder))
     try:
-        whole = _downloaded(folder, gpt2_folder.CONFIG, here).parent
-        if not gpt2_folder.is_ours(whole):
-            return _load_foreign(folder, here).eval()
-        return gpt2_folder.load(_downloaded(folder, gpt2_folder.WEIGHTS, here).parent).eval()
+        whole = model_folder(folder)
+        ours = gpt2_folder.is_ours(whole)
+        return (gpt2_folder.load(whole) if ours else _load_foreign(whole)).eval()
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"the model {folder} cannot be loaded ({error}); expected config.json and "
@@ -140,23 +137,30 @@ def load_model(folder: Path | str) -> nn.Module:
         ) from error
 
 
-def _downloaded(folder: Path | str, file: str, here: bool) -> Path:
-    """Return the path of a model's file, fetched from the hub if the model is a name there."""
-    path = Path(folder) / file
-    is_folder = path.parent.is_dir()
-    return path if is_folder else Path(hf_hub_download(str(folder), file, local_files_only=here))
+def model_folder(model: Path | str) -> Path:
+    """Return the folder of a model: itself, or the cached files of a hub name, fetched if needed.
+
+    Raises:
+        ValueError: if it is no folder and cannot be had from the hub.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    cached = _is_cached(str(model))
+    if not cached:
+        _require_on_hub(str(model))
+    return Path(snapshot_download(str(model), allow_patterns=FILES, local_files_only=cached))
 
 
-def _load_foreign(folder: Path | str, here: bool) -> nn.Module:
+def _load_foreign(folder: Path) -> nn.Module:
     library = transformers()
-    config = library.AutoConfig.from_pretrained(folder, local_files_only=here)
+    config = library.AutoConfig.from_pretrained(folder, local_files_only=True)
     architecture_of(config.model_type)
     return library.AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32,
         attn_implementation=ATTENTION,
         use_safetensors=True,
-        local_files_only=here,
+        local_files_only=True,
     )
 
 

@@ -14,17 +14,11 @@ from torch.nn import functional
 from knnlm.lm.model import create_model, save_model
 from knnlm.lm.process import this_process
 from knnlm.lm.schedule import can_continue, tokens_per_update, trunk_step, updates
-from knnlm.lm.training import STATE, Recipe, train
+from knnlm.lm.training import STATE, Evaluation, Journal, Recipe, train
 from knnlm.lm.windows import ShuffledWindows, windows
-from knnlm.runtime.artifacts import (
-    atomic_path,
-    copy_file,
-    identity,
-    read_manifest,
-    require_origin,
-    write_manifest,
-)
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.artifacts import atomic_path, identity, read_manifest, require_origin
+from knnlm.runtime.making import Target, making
+from knnlm.text.tokenizer import copy_tokenizer
 from knnlm.text.tokens import TokenStream, load_tokens
 
 TRUNK = "trunk.safetensors"
@@ -33,13 +27,11 @@ LOG_EVERY = 10  # updates between two rows of the log, the same for every length
 
 
 def train_language_model(
+    target: Target,
     *,
-    output: Path,
-    fingerprint: str,
     tokens: Path,
     tokenizer: Path,
     model: dict[str, Any],
-    seed: int,
     trunk: Path | None = None,
 ) -> None:
     """Train a model from scratch and write the model artifact.
@@ -49,12 +41,10 @@ def train_language_model(
     the state up to which nothing depends on the length of the training.
 
     Args:
-        output: the artifact.
-        fingerprint: of the rule.
+        target: the artifact; its seed is that of weights, order and dropout.
         tokens: the tokens artifact.
         tokenizer: the tokenizer artifact that the tokens were made with.
         model: the block of the config, with its training.
-        seed: of weights, order and dropout.
         trunk: the artifact of a model whose training this one continues, to the same end as
             from scratch; None begins at the beginning.
 
@@ -68,27 +58,24 @@ def train_language_model(
         "tokenizer": identity(tokenizer, kind="tokenizer"),
     }
     require_origin(tokens, kind="tokens", role="tokenizer", expected=made_from["tokenizer"])
-    start = None if trunk is None else _trunk_of(trunk, model=model, seed=seed, made_from=made_from)
-    partial = partial_folder(output, fingerprint, made_from)
-    if not (partial / LOG).is_file():  # the log is written last
-        _train(partial, tokens=tokens, tokenizer=tokenizer, model=model, seed=seed, start=start)
-    if this_process().is_main_process:
-        (partial / STATE).unlink(missing_ok=True)
-        contents = {"updates": updates(model), "tokens": updates(model) * tokens_per_update(model)}
-        write_manifest(
-            partial,
-            kind="model",
-            settings={"model": model, "seed": seed},
-            made_from=made_from,
-            contents=contents,
-        )
-        publish(partial, output)
+    settings = {"model": model, "seed": target.seed}
+    start = None if trunk is None else _trunk_of(trunk, settings=settings, made_from=made_from)
+    main = this_process().is_main_process
+    with making(
+        target, kind="model", made_from=made_from, settings=settings, publishes=main
+    ) as made:
+        if not (made.folder / LOG).is_file():  # the log is written last
+            _train(made.folder, tokens=tokens, tokenizer=tokenizer, **settings, start=start)
+        if main:
+            (made.folder / STATE).unlink(missing_ok=True)
+        steps = updates(model)
+        made.contents |= {"updates": steps, "tokens": steps * tokens_per_update(model)}
 
 
-def _trunk_of(folder: Path, *, model: dict[str, Any], seed: int, made_from: dict[str, str]) -> Path:
-    """Return the trunk of a finished model after checking that `model` may grow from it."""
+def _trunk_of(folder: Path, *, settings: dict[str, Any], made_from: dict[str, str]) -> Path:
+    """Return the trunk of a finished model after checking that another may grow from it."""
     base = read_manifest(folder, kind="model")["settings"]
-    if not can_continue(base["model"], model) or base["seed"] != seed:
+    if not can_continue(base["model"], settings["model"]) or base["seed"] != settings["seed"]:
         raise ValueError(
             f"expected {folder} to be a shorter training of the same model, seed and schedule; "
             "only training.tokens may differ, and the schedule must have a constant part"
@@ -128,14 +115,18 @@ def _train(
         Recipe(steps=steps, seed=seed, **_recipe(training)),
         batch_at=_batches(streams["train"], context, size=training["batch_size"], seed=seed),
         loss=next_token_loss,
-        partial=partial,
-        save_every=training["save_every"],
-        log_every=LOG_EVERY,
-        evaluate=_validation(network, streams["validation"], training),
-        evaluate_at={*range(every, steps, every), steps},
-        keep_state_at={} if shared is None else {shared: partial / TRUNK},
-        start=start,
-        tokens_per_update=tokens_per_update(model),
+        journal=Journal(
+            partial,
+            save_every=training["save_every"],
+            log_every=LOG_EVERY,
+            tokens_per_update=tokens_per_update(model),
+            start=start,
+            keep_state_at={} if shared is None else {shared: partial / TRUNK},
+        ),
+        evaluation=Evaluation(
+            _validation(network, streams["validation"], training),
+            at={*range(every, steps, every), steps},
+        ),
     )
     if this_process().is_main_process:
         _save(
@@ -210,8 +201,7 @@ def _save(
     tokens_an_update: int,
 ) -> None:
     save_model(network.cpu(), partial)
-    for name in read_manifest(tokenizer, kind="tokenizer")["files"]:
-        copy_file(tokenizer / name, partial / name)
+    copy_tokenizer(tokenizer, partial)
     table = pd.DataFrame(rows, columns=["step", "loss", "lr", "validation_loss"])
     table.insert(1, "tokens", table["step"] * tokens_an_update)
     with atomic_path(partial / LOG) as temporary:

@@ -12,18 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from knnlm.lm.anatomy import (
-    FFN_INPUT_AFTER,
-    FFN_INPUT_BEFORE,
-    OUTPUT_AFTER,
-    SITES,
-    capture,
-    context,
-    head_weight,
-    require_sites,
-)
+from knnlm.lm.anatomy import capture, context, head_weight
+from knnlm.lm.architecture import OUTPUT_AFTER, SITES, require_sites
+from knnlm.lm.likelihood import log_likelihood_in_tiles
 from knnlm.lm.model import load_model
 from knnlm.lm.sampling import query_positions
 from knnlm.lm.windows import Window, windows
@@ -34,14 +27,12 @@ from knnlm.runtime.artifacts import (
     read_manifest,
     require_origin,
     save_array,
-    write_manifest,
 )
 from knnlm.runtime.logs import Progress
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.runtime.signals import stop_if_asked
 from knnlm.text.tokens import TokenStream, load_tokens
 
-STORED_SITES = (FFN_INPUT_BEFORE, FFN_INPUT_AFTER, OUTPUT_AFTER)
 BATCH_TOKENS = 1 << 12  # read in one forward pass
 BLOCK_TOKENS = 1 << 17  # read for one block, the unit that a killed run keeps
 TILE_LOGITS = 1 << 23  # held at once: 64 MiB in float64
@@ -109,14 +100,12 @@ def load_queries(folder: Path) -> Queries:
 
 
 def score_queries(
+    target: Target,
     *,
-    output: Path,
-    fingerprint: str,
     model: Path,
     tokens: Path,
-    split: str,
     queries: dict[str, Any],
-    sites: Sequence[str] = STORED_SITES,
+    sites: Sequence[str],
 ) -> None:
     """Score sampled positions of a split and write the queries artifact.
 
@@ -124,11 +113,9 @@ def score_queries(
     are not read.
 
     Args:
-        output: the artifact.
-        fingerprint: of the rule.
+        target: the artifact; its names have the split.
         model: the model artifact.
         tokens: the tokens artifact, made with the model's tokenizer.
-        split: train, validation or test.
         queries: the block of the config: tokens, tokens_per_document, stride, seed.
         sites: hidden states to store, from the anatomy.
 
@@ -137,37 +124,36 @@ def score_queries(
         ArtifactError: if the inputs are not whole or of different tokenizers.
     """
     require_sites(sites)
-    tokenizer = read_manifest(tokens, kind="tokens")["made_from"]["tokenizer"]
+    described, split = read_manifest(tokens, kind="tokens"), target.names["split"]
+    tokenizer = described["made_from"]["tokenizer"]
     require_origin(model, kind="model", role="tokenizer", expected=tokenizer)
-    made_from = {
-        "model": identity(model, kind="model"),
-        "tokens": identity(tokens, kind="tokens"),
-    }
-    partial = partial_folder(output, fingerprint, made_from)
-    stream = load_tokens(tokens, split)
-    if not (partial / "positions.npy").is_file():  # written last
-        positions = query_positions(
-            stream,
-            tokens=queries["tokens"],
-            tokens_per_document=queries["tokens_per_document"],
-            seed=queries["seed"],
-            end_of_document=read_manifest(tokens, kind="tokens")["contents"]["end_of_document"],
-        )
-        network = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
-        blocks = _score(partial, network, stream, positions, stride=queries["stride"], sites=sites)
-        _join(partial, blocks, n_queries=len(positions), names=(LM_LOG_PROBS, *sites))
-        _describe(partial, stream, positions)
-    for block in partial.glob("block-*.npz"):
-        block.unlink()
-    n_queries, n_documents = _count(partial)
-    write_manifest(
-        partial,
+    with making(
+        target,
         kind="queries",
+        made_from={
+            "model": identity(model, kind="model"),
+            "tokens": identity(tokens, kind="tokens"),
+        },
         settings={**queries, "split": split, "sites": list(sites)},
-        made_from=made_from,
-        contents={"queries": n_queries, "documents": n_documents},
-    )
-    publish(partial, output)
+    ) as made:
+        stream = load_tokens(tokens, split)
+        if not (made.folder / "positions.npy").is_file():  # written last
+            positions = query_positions(
+                stream,
+                tokens=queries["tokens"],
+                tokens_per_document=queries["tokens_per_document"],
+                seed=queries["seed"],
+                end_of_document=described["contents"]["end_of_document"],
+            )
+            network = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
+            stride = queries["stride"]
+            blocks = _score(made.folder, network, stream, positions, stride=stride, sites=sites)
+            names = (LM_LOG_PROBS, *sites)
+            _join(made.folder, blocks, n_queries=len(positions), names=names)
+            _describe(made.folder, stream, positions)
+        for block in made.folder.glob("block-*.npz"):
+            block.unlink()
+        made.contents |= _count(made.folder)
 
 
 def _score(
@@ -231,33 +217,18 @@ def _score_batch(
     places = (np.concatenate(rows), np.concatenate(columns))
     states = {name: state[places] for name, state in states.items()}
     targets = torch.from_numpy(stream.tokens[np.concatenate(chosen) + 1].astype(np.int64))
-    log_probs = target_log_probs(network, states[OUTPUT_AFTER], targets.to(network.device))
-    yield LM_LOG_PROBS, log_probs.cpu().numpy()
+    head, normed = network.get_output_embeddings(), states[OUTPUT_AFTER]
+    yield (
+        LM_LOG_PROBS,
+        log_likelihood_in_tiles(
+            lambda rows: head(normed[rows]),
+            targets,
+            vocabulary=len(head_weight(network)),
+            logits_at_a_time=TILE_LOGITS,
+        ),
+    )
     for site in sites:
         yield site, states[site].float().cpu().numpy()
-
-
-@torch.no_grad()
-def target_log_probs(model: nn.Module, normed: Tensor, targets: Tensor) -> Tensor:
-    """Return log p_LM of each target, in nats and float64.
-
-    Logits exist for a tile of rows at a time, never for all.
-
-    Args:
-        model: whose head is applied.
-        normed: (n, d), the stream behind the final norm.
-        targets: (n,) int64.
-
-    Returns:
-        (n,) float64.
-    """
-    head = model.get_output_embeddings()
-    rows = max(1, TILE_LOGITS // len(head_weight(model)))
-    tiles = []
-    for states, chosen in zip(normed.split(rows), targets.split(rows), strict=True):
-        logits = head(states).double()
-        tiles.append(logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(1))
-    return torch.cat(tiles)
 
 
 def _join(partial: Path, blocks: Sequence[Path], *, n_queries: int, names: Sequence[str]) -> None:
@@ -291,7 +262,7 @@ def _describe(partial: Path, stream: TokenStream, positions: NDArray[np.int64]) 
         save_array(partial / f"{name}.npy", array.astype(DTYPES[name]))
 
 
-def _count(folder: Path) -> tuple[int, int]:
+def _count(folder: Path) -> dict[str, int]:
     """Return how many queries and documents there are."""
     documents = load_array(folder / "documents.npy", dtype=np.int32)
-    return len(documents), len(np.unique(documents))
+    return {"queries": len(documents), "documents": len(np.unique(documents))}

@@ -10,7 +10,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor, nn
 
-from knnlm.lm.anatomy import architecture_of
+from knnlm.lm.architecture import architecture_of
 from knnlm.lm.gpt2 import LanguageModel
 from knnlm.lm.model import ATTENTION, create_model, load_model, transformers
 from knnlm.runtime.logs import LOGGER
@@ -73,7 +73,7 @@ def starting_point(
         vocabulary: artifact, folder or hub name of the model's tokenizer.
         names: to be one token each after a space; none leaves the tokenizer as it is.
         model: the artifact of one of our models, if the fine-tuning starts from it.
-        fine_tuning: an entry of overspecification.fine_tunings in the config; used: init, lora.
+        fine_tuning: an entry of fine_tunings in the config; used: init, lora.
         shape: of random weights: a block of `models`, or a name.
         seed: of everything that is drawn.
         cache: where downloads stay.

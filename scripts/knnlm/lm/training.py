@@ -8,9 +8,9 @@ goes on from its last state and ends in the same bytes.
 import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -52,20 +52,48 @@ class Recipe:
     seed: int
 
 
+@dataclass(frozen=True)
+class Journal:
+    """What a training writes down, where and how often.
+
+    Attributes:
+        folder: of the state; one that is found there is gone on from.
+        save_every: updates between two states.
+        log_every: updates between two rows of the log.
+        tokens_per_update: for the speed in the progress lines; 0 counts updates.
+        start: a state to begin with if there is none in the folder, kept by another training.
+        keep_state_at: files in which the states after these numbers of updates are kept.
+    """
+
+    folder: Path
+    save_every: int
+    log_every: int
+    tokens_per_update: int = 0
+    start: Path | None = None
+    keep_state_at: Mapping[int, Path] = field(default_factory=dict)
+
+
+class Evaluation(NamedTuple):
+    """What is measured on the way.
+
+    Attributes:
+        measure: called with the number of finished updates, without gradients, on the module in
+            eval mode, by the first process; what it returns joins the row of the log.
+        at: numbers of finished updates, 0 for before the first.
+    """
+
+    measure: Callable[[int], Mapping[str, float]]
+    at: Collection[int]
+
+
 def train(
     module: nn.Module,
     recipe: Recipe,
     *,
     batch_at: Callable[[int], Any],
     loss: Callable[[nn.Module, Any], Tensor],
-    partial: Path,
-    save_every: int,
-    log_every: int,
-    evaluate: Callable[[int], Mapping[str, float]] | None = None,
-    evaluate_at: Collection[int] = (),
-    keep_state_at: Mapping[int, Path] | None = None,
-    start: Path | None = None,
-    tokens_per_update: int = 0,
+    journal: Journal,
+    evaluation: Evaluation | None = None,
 ) -> list[dict[str, float]]:
     """Train a module in place, leave it in eval mode and return the log.
 
@@ -76,15 +104,8 @@ def train(
             numbers s * accumulation to (s + 1) * accumulation - 1. Tensors in lists, tuples
             and dicts are moved to the device.
         loss: of a module and a batch: a scalar, the mean over what the batch holds.
-        partial: folder of the state; one that is found there is gone on from.
-        save_every: updates between two states.
-        log_every: updates between two rows of the log.
-        evaluate: called with the number of finished updates, without gradients, on the module
-            in eval mode, by the first process; what it returns joins the row.
-        evaluate_at: numbers of finished updates, 0 for before the first.
-        keep_state_at: files in which the states after these numbers of updates are kept.
-        start: a state to begin with if there is none in `partial`, kept by another training.
-        tokens_per_update: for the speed in the progress lines; 0 counts updates.
+        journal: where the state and the log are kept.
+        evaluation: what joins the log.
 
     Returns:
         Rows of step (finished updates), loss (mean since the row before), lr (of the last
@@ -95,25 +116,25 @@ def train(
         ArtifactError: if a state is truncated or of another training.
         SystemExit: after SIGTERM, with the state saved.
     """
-    kept = keep_state_at or {}
+    state, kept = journal.folder / STATE, journal.keep_state_at
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        run = _Run(module, recipe, batch_at, loss)
-        run.resume(partial / STATE, start)
+        run = _Training(module, recipe, batch_at, loss)
+        run.resume(state, journal.start)
         first = done = run.log.done
-        progress = _progress(recipe.steps, first, tokens_per_update)
+        progress = _progress(recipe.steps, first, journal.tokens_per_update)
         while True:
             # A state is saved before the row of the same step, so that what goes on from it
             # makes the row itself: its evaluation may be another one.
             if done in kept and not kept[done].is_file():
                 run.save(kept[done])
             stopping = run.is_asked_to_stop()
-            if done > first and (stopping or done % save_every == 0):
-                run.save(partial / STATE)
+            if done > first and (stopping or done % journal.save_every == 0):
+                run.save(state)
             if stopping:
                 run.leave()
-            if done in evaluate_at and evaluate is not None:
-                run.report(evaluate)
-            elif done > 0 and (done % log_every == 0 or done == recipe.steps):
+            if evaluation is not None and done in evaluation.at:
+                run.report(evaluation.measure)
+            elif done > 0 and (done % journal.log_every == 0 or done == recipe.steps):
                 run.report(None)
             if done == recipe.steps:
                 break
@@ -161,7 +182,7 @@ def _progress(steps: int, first: int, tokens_per_update: int) -> Callable[[Log],
     return show
 
 
-class _Run:
+class _Training:
     """What a training holds between two updates."""
 
     def __init__(

@@ -1,76 +1,76 @@
-"""What one job needs, and the register of rules whose needs are known.
+"""What one job needs, and the time that a machine takes for it. Standard library only."""
 
-Standard library only: the Snakefile imports this module, in every job.
-"""
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-
-from knnlm.plan.work import Work
-
-MB = 1e6
-PLAIN_PROCESS, TORCH_PROCESS = 250 * MB, 700 * MB  # resident before any data
-GPU_PROCESS = 4000 * MB  # more where there is a GPU: driver, libraries, pinned buffers
 
 Config = Mapping[str, Any]
 Wildcards = Mapping[str, str]
 
+MB, FP32 = 1e6, 4
+PLAIN_PROCESS, TORCH_PROCESS = 250 * MB, 600 * MB  # resident before any data
+GPU_PROCESS = 4000 * MB  # on a GPU: torch, driver, libraries, pinned buffers
+START = 5.0  # seconds until a process computes
+LAYER_SECONDS = 1e-3  # to launch forward, backward and update of one layer, however small it is
+DISK_RATE = 5e8  # bytes/s of a shared file system, checksums included
+ONE_MORE = 0.8  # of a thread or a GPU is what a further one adds
+STEP = 1500.0  # FLOPs that a core would do in the time of an interpreted step
+LOGIT = 400.0  # FLOPs that it would do in the time of a softmax or a KL with gradient, a logit
+
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """What one job does and takes, whatever the machine.
+    """What one job takes, whatever the machine."""
 
-    Attributes:
-        work: see `Work`.
-        memory: bytes of data at most in memory at a time.
-        device: further bytes, which are on the GPU where there is one.
-        disk: bytes of its outputs.
-        scratch: bytes that it has on disk beside them while it runs.
-        threads: name of its entry in the block `threads` of the config; None is one thread.
-        gpu: whether it uses a GPU at the scales that have one.
-        shared: whether several processes can share it, with a GPU each.
-        half: whether its products are in 16 bits there.
-    """
+    memory: float = 0.0  # bytes of data at most in memory at a time
+    gpu_memory: float = 0.0  # further bytes, which are on the GPU where there is one
+    disk: float = 0.0  # bytes of the outputs, or of unfinished work if that is more
+    flops: float = 0.0  # of matrix products, and in the same unit what takes as long otherwise
+    layers: float = 0.0  # layers times updates, each of which Python launches
+    moved: float = 0.0  # bytes read from disk and written to it
+    gpu: bool = False  # whether it uses a GPU at the scales that have one
+    shared: bool = False  # whether several processes can share its FLOPs, with a GPU each
+    torch: bool = True  # whether the process imports torch
+    unknown: str = ""  # why all this is not known; then it asks for the default
 
-    work: Work = field(default_factory=Work)
-    memory: float = 0.0
-    device: float = 0.0
-    disk: float = 0.0
-    scratch: float = 0.0
-    threads: str | None = None
-    gpu: bool = False
-    shared: bool = False
-    half: bool = False
-
-    def process_memory(self, *, on_gpu: bool) -> float:
-        """Return the bytes of the process, its libraries included.
-
-        Args:
-            on_gpu: whether it runs on a GPU, whose driver takes memory of the process as well.
-        """
-        elsewhere = GPU_PROCESS if on_gpu else self.device
-        return self.memory + elsewhere + (TORCH_PROCESS if self.work.torch else PLAIN_PROCESS)
+    def process_memory(self, config: Config) -> float:
+        """Return the bytes of the process, its libraries included."""
+        if self.on_gpu(config):
+            return self.memory + GPU_PROCESS
+        return self.memory + self.gpu_memory + (TORCH_PROCESS if self.torch else PLAIN_PROCESS)
 
     def on_gpu(self, config: Config) -> bool:
-        """Return whether it asks for a GPU at the scale of a config."""
+        """Return whether the job asks for a GPU at the scale of a config."""
         return self.gpu and config["scale"] != "cpu"
 
 
-Model = Callable[[Config, Wildcards], Need]
-MODELS: dict[str, Model] = {}
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """One node of a kind, as in data/hardware.yaml: FLOP/s of a core and of a GPU, and bytes."""
+
+    name: str
+    core_flops: float
+    gpu_flops: float
+    cores: int
+    gpus: int
+    memory: float
+    gpu_memory: float
+    disk: float
+
+    def seconds(self, need: Need, *, threads: int = 1, gpus: int = 1) -> float:
+        """Return the estimated seconds of a job with so many threads and, if it can, GPUs."""
+        on_gpu = need.gpu and self.gpus > 0
+        at_once = (gpus if need.shared else 1) if on_gpu else min(threads, self.cores)
+        rate = (self.gpu_flops if on_gpu else self.core_flops) * (1 + ONE_MORE * (at_once - 1))
+        return START + need.flops / rate + need.layers * LAYER_SECONDS + need.moved / DISK_RATE
 
 
-def models(*rules: str) -> Callable[[Model], Model]:
-    """Register a function as the model of rules."""
+def machine_of(hardware: Mapping[str, Any], kind: str) -> Machine:
+    """Return a kind of machine of data/hardware.yaml.
 
-    def register(model: Model) -> Model:
-        MODELS.update(dict.fromkeys(rules, model))
-        return model
-
-    return register
-
-
-def half_precision(precision: str) -> bool:
-    """Return whether products are in 16 bits."""
-    return precision != "fp32"
+    Raises:
+        ValueError: if it is not there.
+    """
+    if kind not in hardware:
+        raise ValueError(f"expected hardware among {', '.join(hardware)}, got {kind!r}")
+    return Machine(name=kind, **hardware[kind])

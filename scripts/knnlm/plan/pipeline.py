@@ -1,141 +1,158 @@
-"""The needs of the shared pipeline: text, and language models with their queries.
+"""What the long rules of the shared pipeline need: a function for each. Standard library only."""
 
-Standard library only: the Snakefile imports this module, in every job.
-"""
+import math
 
-from collections.abc import Mapping
-from typing import Any
+from knnlm.plan.needs import FP32, STEP, Config, Need, Wildcards
+from knnlm.plan.shapes import shape_of_model
+from knnlm.plan.sizes import NEIGHBOR, SPLITS, neighbors, part_of, queries, text_bytes, tokens
+from knnlm.plan.units import SLICE_BYTES, TOKENS_A_BATCH
 
-from knnlm.plan.models import (
-    activations,
-    forward,
-    state_bytes,
-    training,
-)
-from knnlm.plan.needs import Config, Need, Wildcards, half_precision, models
-from knnlm.plan.sizes import (
-    documents,
-    parameters,
-    queried_tokens,
-    queries,
-    text_bytes,
-    tokens,
-    vocabulary,
-)
-from knnlm.plan.work import Work
-
-SPLITS = ("train", "validation", "test")
-# Simple interpreted steps a byte, or as long: to make text (benchmarks/gazetteer.py), to read it.
-STEPS_PER_BYTE = {"gazetteer": 25.0, "hub": 1.0, "local": 1.0}
-TOKEN_RECORD = 2 + 8 + 1 + 1  # bytes of a token, its place in the text, words and lines
-TOKENIZER_STEPS = {"train": 12.0, "encode": 17.0}  # as long, a byte: 10 MB of other text
-SCORED_TOKENS = 4096  # read by one forward pass
-STORED_SITES = 3
+ENCODE_STEPS = 17  # interpreted ones, as long a byte of text
+SCORED_TOKENS, BLOCK_TOKENS = 1 << 12, 1 << 17  # read by one forward pass, and for a saved block
+TILE_BYTES = 20 << 23  # of a tile of logits in fp32, in double, and of their softmax
+KMEANS_ROUNDS, CODES = 25, 256  # of faiss, at most; centroids of a byte of a code
 
 
-@models("build_corpus")
-def build_corpus(config: Config, wildcards: Wildcards) -> Need:
-    """Make or fetch text, and cut it into documents."""
-    corpus = wildcards.get("corpus", config["corpus"])
-    size = sum(text_bytes(config, split, corpus) for split in SPLITS)
-    steps = STEPS_PER_BYTE[config["corpora"][corpus]["source"]] * size
-    return Need(work=Work(steps=steps, written=size), memory=6 * size, disk=1.1 * size)
-
-
-@models("train_tokenizer")
-def train_tokenizer(config: Config, wildcards: Wildcards) -> Need:
-    """Count pairs in the train split, as often as there are merges, or fetch a tokenizer."""
-    size = text_bytes(config, "train")
-    trained = config["tokenizer"]["source"] == "trained"
-    work = Work(steps=TOKENIZER_STEPS["train"] * size * trained, read=size)
-    return Need(work=work, memory=4 * size, disk=60 * vocabulary(config), threads="encode")
-
-
-@models("tokenize_corpus")
 def tokenize_corpus(config: Config, wildcards: Wildcards) -> Need:
-    """Encode every split."""
-    size = sum(text_bytes(config, split) for split in SPLITS)
-    count = sum(tokens(config, split) for split in SPLITS)
-    work = Work(steps=TOKENIZER_STEPS["encode"] * size, read=size, written=TOKEN_RECORD * count)
-    memory = 2 * size + 40 * count
-    return Need(work=work, memory=memory, disk=TOKEN_RECORD * count, threads="encode")
+    """Read or write every split, in steps of an interpreter, and its tokens."""
+    corpus = wildcards.get("corpus") or config["tokenizers"][wildcards["tokenizer"]]["corpus"]
+    size = sum(text_bytes(config, corpus, split) for split in SPLITS)
+    return Need(memory=10 * size, disk=3 * size, flops=STEP * ENCODE_STEPS * size, torch=False)
 
 
-@models("train_language_model")
+build_corpus = train_tokenizer = tokenize_corpus
+
+
+def fetch_language_model(config: Config, wildcards: Wildcards) -> Need:
+    """Load a pretrained LM and save it as an artifact."""
+    size = FP32 * shape_of_model(config, wildcards["model"]).parameters
+    return Need(memory=2 * size, disk=size, moved=2 * size)
+
+
 def train_language_model(config: Config, wildcards: Wildcards) -> Need:
-    """Train from scratch, or on from the trunk of a shorter training."""
-    model, size = config["models"][wildcards["model"]], vocabulary(config)
+    """Train from scratch; what is taken from a shorter training is not subtracted."""
+    model, shape = config["models"][wildcards["model"]], shape_of_model(config, wildcards["model"])
     block, context = model["training"], model["context"]
-    per_pass = block["batch_size"] * context
-    per_update = per_pass * block["accumulation"]
-    updates = block["tokens"] // per_update
-    parent = config["models"].get(model.get("extends"))
-    done = _shared_updates(parent, model) if parent else 0
-    work = training(
-        model,
-        size,
-        updates=updates - done,
-        tokens_per_update=per_update,
-        passes=block["accumulation"],
-    )
-    validated = min(block["validation_tokens"] or 1e30, tokens(config, "validation"))
-    times = (updates - done) / block["validate_every"] + 1
-    passes = max(1, validated / per_pass)
-    work = work + forward(model, size, validated, passes=passes) * times
-    state, half = state_bytes(parameters(model, size)), half_precision(block["precision"])
-    saves = (updates - done) / block["save_every"]
+    batch, half = block["batch_size"] * context, block["precision"] != "fp32"
+    updates = block["tokens"] // (batch * block["accumulation"])
+    validated = tokens(config, model["corpus"], model["tokenizer"], "validation")
+    validated = min(block["validation_tokens"] or math.inf, validated)
+    read = 3 * block["tokens"] + validated * (updates / block["validate_every"] + 1)
+    state = 3 * FP32 * shape.parameters  # weights and two moments: the trunk
     return Need(
-        work=work + Work(written=saves * 0.75 * state),
-        memory=0.5 * state,
-        device=state + activations(model, size, per_pass, scored=per_pass, half=half),
-        disk=0.25 * state + 0.75 * state,  # the weights, and the trunk with its two moments
-        scratch=0.75 * state,
-        threads="train",
         gpu=True,
         shared=True,
-        half=half,
+        memory=state / 2,
+        disk=4 * state / 3,
+        gpu_memory=shape.training(batch, half=half),
+        flops=shape.forward(read, span=context, scored=read),
+        layers=updates * block["accumulation"] * shape.layers,
+        moved=state * updates / block["save_every"],
     )
 
 
-def _shared_updates(parent: Mapping[str, Any], model: Mapping[str, Any]) -> float:
-    """Return the updates that a longer training of the same model takes from a shorter one."""
-    both = (parent, model)
-    inner = [{k: v for k, v in m["training"].items() if k != "tokens"} for m in both]
-    outer = [{k: v for k, v in m.items() if k not in ("extends", "training")} for m in both]
-    if inner[0] != inner[1] or outer[0] != outer[1]:
-        return 0
-    schedule, block = model["training"]["schedule"], parent["training"]
-    per_update = block["batch_size"] * block["accumulation"] * parent["context"]
-    return block["tokens"] // per_update * (1 - schedule.get("decay_share", 0))
-
-
-@models("score_queries", "score_control")
 def score_queries(config: Config, wildcards: Wildcards) -> Need:
-    """Read the windows of the queries; keep states, and log-probabilities of the targets."""
-    model = config["models"][wildcards.get("model") or base_model(config)]
-    size, split = vocabulary(config), wildcards["split"]
-    count = queries(config, split)
-    n_read = queried_tokens(config, model, split)
-    work = forward(model, size, n_read, scored=count, passes=max(1, n_read / SCORED_TOKENS))
-    disk = count * (4 * STORED_SITES * model["width"] + 26)
+    """Read the windows of the queries with an LM or a control; keep states and scores."""
+    base = config["datastores"][config["baseline"]["datastore"]]["model"]
+    name, corpus, split = wildcards.get("model") or base, wildcards["corpus"], wildcards["split"]
+    model, settings, shape = config["models"][name], config["queries"], shape_of_model(config, name)
+    context, span = model["context"], settings["tokens_per_document"]
+    stride, count = min(settings["stride"], context), queries(config, name, corpus, split)
+    windows = tokens(config, corpus, model["tokenizer"], split) / stride
+    windows = min(windows, count / span * (span / stride + 1)) if span else windows
+    entry = FP32 * 3 * shape.width + 26  # states of three sites, and what describes a query
+    held = 2 * entry * min(count, BLOCK_TOKENS * stride / context)
+    states = shape.states(max(SCORED_TOKENS, context)) + TILE_BYTES
+    memory, flops = (
+        FP32 * shape.parameters + held,
+        shape.forward(windows * context, span=context, scored=count),
+    )
+    return Need(memory=memory, gpu_memory=states, disk=count * entry, flops=flops, gpu=True)
+
+
+score_continued = score_queries
+
+
+def build_datastore_part(config: Config, wildcards: Wildcards) -> Need:
+    """Read a part of the train split in overlapping windows; write the keys."""
+    block, (shape, rows, _, entry, _) = (
+        config["datastores"][wildcards["datastore"]],
+        part_of(config, wildcards),
+    )
+    context, disk = config["models"][block["model"]]["context"], rows * entry
+    read = rows / block["share"] * context / min(block["stride"], context)
+    memory = FP32 * shape.parameters + 4 * min(disk, block["shard_mib"] << 20)
+    states, flops = shape.states(max(TOKENS_A_BATCH, context)), shape.forward(read, span=context)
+    return Need(memory=memory, gpu_memory=states, disk=disk, flops=flops, moved=disk, gpu=True)
+
+
+def train_index(config: Config, wildcards: Wildcards) -> Need:
+    """Cluster a sample of keys, and the parts of their codes."""
+    whole, block = part_of(config, wildcards), config["indexes"][wildcards["index"]]
+    sample, centroids = min(block["train_keys"], whole.rows), block["n_centroids"] + CODES
+    flops = 2 * KMEANS_ROUNDS * sample * centroids * whole.shape.width
+    size, moved = FP32 * whole.shape.width, sample * max(4096, whole.key)  # a page each at least
+    return Need(memory=4 * sample * size, disk=centroids * size, flops=flops, moved=moved)
+
+
+def encode_index_part(config: Config, wildcards: Wildcards) -> Need:
+    """Find the cluster of every key of a part, and its code."""
+    part, block = part_of(config, wildcards), config["indexes"][wildcards["index"]]
+    centroids, size = block["n_centroids"] + CODES, FP32 * part.shape.width
+    disk, flops = part.rows * (2 + part.code), 2 * part.rows * centroids * part.shape.width
+    memory = 1.2 * min(SLICE_BYTES, part.rows * size) + centroids * size
+    return Need(memory=memory, disk=disk, flops=flops, moved=disk + part.rows * part.key)
+
+
+def search_part(config: Config, wildcards: Wildcards) -> Need:
+    """Find the neighbors of every query in a part; an inverted file is held in memory whole."""
+    settings, index = config["search"], config["indexes"][wildcards["index"]]
+    part, found = part_of(config, wildcards), neighbors(config, wildcards)
+    count, exact = found / settings["k"] / NEIGHBOR, not part.code
+    # An inverted file compares few keys, one by one; its lists, grown by doubling, stay in memory.
+    share = 1 if exact else 6 * index["n_probes"] / index["n_centroids"]
+    lists = 0 if exact else 1.5 * part.rows * (part.code + 8)
+    tile = min(FP32 * part.rows * part.shape.width, settings["keys_mib"] << 20)
+    tile += settings["block_queries"] * (4 * 4096 + 72 * settings["k"])  # scores, and six lists
+    on_gpu = exact and config["scale"] != "cpu"
+    times_read = 1 + (max(1, count / settings["block_queries"]) if exact else 0)
     return Need(
-        work=work + Work(written=2 * disk, exponentials=count * size),
-        memory=4 * parameters(model, size) + 128e6,
-        device=activations(model, size, SCORED_TOKENS, scored=0),
-        disk=disk,
-        scratch=disk,
-        threads="encode",
-        gpu=True,
+        gpu=exact,
+        memory=tile + lists,
+        disk=found,
+        gpu_memory=on_gpu * (tile + 3 * (settings["scores_mib"] << 20)),
+        flops=2 * count * part.rows * part.shape.width * share,
+        moved=part.rows * part.entry * times_read + found,
     )
 
 
-def base_model(config: Config) -> str:
-    """Return the name of the model of the datastore that the experiments ask."""
-    return config["datastores"][config["knn_perplexity"]["datastore"]]["model"]
+def search_fused_part(config: Config, wildcards: Wildcards) -> Need:
+    """Encode a part block by block, compare, and save the nearest so far after each block."""
+    encoding, search = build_datastore_part(config, wildcards), search_part(config, wildcards)
+    part, unit = part_of(config, wildcards), config["indexes"][wildcards["index"]]["block_keys"]
+    keys, found = FP32 * min(unit, part.rows) * part.shape.width, neighbors(config, wildcards)
+    memory = FP32 * part.shape.parameters + search.memory + 1.5 * keys + 2 * found
+    gpu_memory = encoding.gpu_memory + search.gpu_memory + keys * (config["scale"] != "cpu")
+    flops, moved = encoding.flops + search.flops, found * (2 + part.rows / unit)
+    return Need(
+        memory=memory, gpu_memory=gpu_memory, disk=2 * found, flops=flops, moved=moved, gpu=True
+    )
 
 
-def documents_scored(config: Config, split: str) -> float:
-    """Return the documents over which a bootstrap resamples."""
-    span = config["queries"]["tokens_per_document"]
-    every = documents(config, split)
-    return min(every, queries(config, split) / span) if span else every
+def search_neighbors(config: Config, wildcards: Wildcards) -> Need:
+    """Merge the neighbors of every part, block by block; those of a single part are linked."""
+    parts, found = (
+        config["datastores"][wildcards["datastore"]]["parts"],
+        neighbors(config, wildcards),
+    )
+    block = config["search"]["block_queries"] * config["search"]["k"] * NEIGHBOR
+    merged = 10 * min(block, found) if parts > 1 else 0
+    return Need(memory=found + merged, disk=found, moved=found * (1 + parts), torch=False)
+
+
+def tune_interpolation(config: Config, wildcards: Wildcards) -> Need:
+    """Sweep k, temperature and lmbda over the neighbors of validation."""
+    found = neighbors(config, {**wildcards, "split": "validation"})
+    grid, k = config["baseline"]["grid"], config["search"]["k"]
+    tried = (1 + len(grid["k"]) * grid["lmbdas"]["count"] / k) * grid["temperatures"]["count"]
+    return Need(memory=3 * found, flops=100 * tried * found / NEIGHBOR, moved=found)

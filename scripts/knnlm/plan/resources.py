@@ -1,98 +1,75 @@
 """What Snakemake asks a scheduler for: memory, minutes, disk and GPUs of a job.
 
-From the same model as `snakemake plan`; a retry asks for more. Standard library only: the
+From the same functions as `snakemake plan`; a retry asks for more. Standard library only: the
 Snakefile imports this module, in every job.
 """
 
-import json
 import math
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-import knnlm.plan.experiments
-import knnlm.plan.retrieval
-import knnlm.plan.training  # noqa: F401  (all register their models)
-from knnlm.plan.needs import MODELS, Config, Need
-from knnlm.plan.work import Machine
+from knnlm.plan.needs import Config, Machine, Need, Wildcards
+from knnlm.plan.shapes import UnknownShapeError
+from knnlm.plan.sizes import neighbors
+from knnlm.plan.units import INVERTED_FILES
 
-MB = 1e6
-MEMORY_MARGIN, TIME_MARGIN, DISK_MARGIN = 1.5, 3.0, 1.2
-LEAST_MB, LEAST_MINUTES = 1000, 10
-LESS_THAN_A_SECOND = Need()  # of a rule that no model describes: all are short
-
-
-def need_of(config: Config, rule: str, wildcards: Mapping[str, str]) -> Need:
-    """Return what a job of a rule needs."""
-    model = MODELS.get(rule)
-    return model(config, dict(wildcards)) if model else LESS_THAN_A_SECOND
+MEMORY_MARGIN, TIME_MARGIN, DISK_MARGIN = 1.5, 3.0, 2.0
+LEAST_MB, LEAST_MINUTES, LEAST_DISK_MB = 1000, 10, 100
+FOLDERS = Path(__file__).parents[1] / "experiments"
+READERS = ("evaluate_", "explorer")  # rules that may read neighbors, and are short otherwise
+MODULES = ["knnlm.plan.pipeline"]
+MODULES += [f"knnlm.experiments.{p.parent.name}.needs" for p in sorted(FOLDERS.glob("*/needs.py"))]
 
 
-def threads_of(config: Config, need: Need) -> int:
-    """Return the compute threads of a job."""
-    return config["threads"][need.threads] if need.threads else 1
+def _functions() -> Iterator[tuple[str, Callable[[Config, Wildcards], Need]]]:
+    """Yield the functions named as rules, of the pipeline and of every experiment."""
+    for module in map(import_module, MODULES):
+        for name, found in vars(module).items():
+            if name[0] != "_" and getattr(found, "__module__", "") == module.__name__:
+                yield name, found
 
 
-def gpus_of(config: Config, need: Need, asked: int = 1) -> int:
-    """Return the GPUs of a job: one at the scales that have GPUs, or `asked` if it can share."""
-    if not need.on_gpu(config):
-        return 0
-    return asked if need.shared else 1
+NEEDS_OF_RULES = dict(_functions())
 
 
-def seconds_of(config: Config, need: Need, machine: Machine, *, gpus: int = 1) -> float:
-    """Return the estimated seconds of a job on a machine, with the GPUs that were asked for it."""
-    threads = threads_of(config, need)
-    used = (gpus if need.shared else 1) if need.gpu else 0
-    return machine.seconds(need.work, threads=threads, gpus=used, half=need.half)
+def need_of(config: Config, rule: str, wildcards: Wildcards) -> Need:
+    """Return what a job of a rule needs; a rule without a function is short."""
+    named = {"split": "test", "corpus": config["corpus"], **config["baseline"], **wildcards}
+    if rule not in NEEDS_OF_RULES:
+        return Need(memory=3 * neighbors(config, named) if rule.startswith(READERS) else 0)
+    try:
+        return NEEDS_OF_RULES[rule](config, dict(wildcards))
+    except UnknownShapeError as error:
+        engine = config["indexes"].get(wildcards.get("index"), {}).get("engine")
+        return Need(gpu=engine not in INVERTED_FILES, unknown=str(error))
 
 
 def resources(
-    config: Config,
-    machine: Machine,
-    *,
-    longest: int | None = None,
-    gpus: Mapping[str, int] | None = None,
+    config: Config, machine: Machine, *, longest: int | None, gpus: Mapping[str, int]
 ) -> dict[str, Callable[..., int]]:
-    """Return the resources of any rule, as functions that Snakemake calls with its name.
+    """Return mem_mb, runtime, disk_mb and gpu of any rule, as functions that Snakemake calls.
 
-    Memory and time grow with each attempt, so that a job that was too large for what it asked
-    for is asked for again with more.
-
-    Args:
-        config: the merged settings; they must stay as they are.
-        machine: the hardware on which the minutes are estimated.
-        longest: minutes that a scheduler allows at most; a longer job goes on in a retry.
-        gpus: of a job of a rule, where a profile asks for several.
-
-    Returns:
-        mem_mb, runtime (minutes), disk_mb (outputs and what lies beside them meanwhile) and gpu
-        (1 where the scale has one and the rule uses it).
+    Minutes are those on the machine, and `longest` at most: a longer job goes on in a retry.
+    `gpus` are those of a job of a rule, where a profile asks for several.
     """
 
-    @cache
-    def known(rule: str, wildcards: str) -> Need:
-        return need_of(config, rule, json.loads(wildcards))
-
-    def need(rule: str, wildcards: Any) -> Need:
-        return known(rule, json.dumps(dict(wildcards)))
-
     def mem_mb(wildcards: Any, attempt: int, rulename: str) -> int:
-        one = need(rulename, wildcards)
-        memory = MEMORY_MARGIN * one.process_memory(on_gpu=one.on_gpu(config)) / MB
-        return attempt * max(LEAST_MB, math.ceil(memory / 100) * 100)
+        memory = MEMORY_MARGIN * need_of(config, rulename, wildcards).process_memory(config)
+        return attempt * max(LEAST_MB, math.ceil(memory / 1e8) * 100)
 
-    def runtime(wildcards: Any, attempt: int, rulename: str) -> int:
-        one, asked = need(rulename, wildcards), (gpus or {}).get(rulename, 1)
-        seconds = TIME_MARGIN * seconds_of(config, one, machine, gpus=asked)
+    def runtime(wildcards: Any, threads: int, attempt: int, rulename: str) -> int:
+        need, shared = need_of(config, rulename, wildcards), gpus.get(rulename, 1)
+        seconds = TIME_MARGIN * machine.seconds(need, threads=threads, gpus=shared)
         minutes = attempt * max(LEAST_MINUTES, math.ceil(seconds / 60))
         return minutes if longest is None else min(minutes, longest)
 
     def disk_mb(wildcards: Any, rulename: str) -> int:
-        one = need(rulename, wildcards)
-        return max(100, math.ceil(DISK_MARGIN * (one.disk + one.scratch) / MB))
+        disk = DISK_MARGIN * need_of(config, rulename, wildcards).disk
+        return max(LEAST_DISK_MB, math.ceil(disk / 1e6))
 
     def gpu(wildcards: Any, rulename: str) -> int:
-        return gpus_of(config, need(rulename, wildcards))
+        return int(need_of(config, rulename, wildcards).on_gpu(config))
 
     return {"mem_mb": mem_mb, "runtime": runtime, "disk_mb": disk_mb, "gpu": gpu}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from knnlm.lm.gpt2 import ACTIVATIONS
 from knnlm.lm.likelihood import log_likelihood_in_tiles
 from knnlm.lm.state import trained
-from knnlm.lm.training import Recipe, train
+from knnlm.lm.training import Journal, Recipe, train
 from knnlm.retrieval.datastore import Shard
 from knnlm.retrieval.pairs import ShuffledPairs
 from knnlm.runtime.seeds import derive_seed
@@ -153,10 +153,12 @@ def train_on(
         recipe,
         batch_at=batch_at,
         loss=_loss,
-        partial=partial,
-        save_every=settings["save_every"],
-        log_every=math.ceil(recipe.steps / LOG_ROWS),
-        tokens_per_update=settings["batch_size"],
+        journal=Journal(
+            partial,
+            save_every=settings["save_every"],
+            log_every=math.ceil(recipe.steps / LOG_ROWS),
+            tokens_per_update=settings["batch_size"],
+        ),
     )
 
 

@@ -1,32 +1,37 @@
-"""Is a results folder what was written? Every file, every origin, and what to rebuild if not.
+"""Is a run what was written? A file of checksums as `sha256sum` writes it, and a check of origins.
 
-Artifacts are checked against their manifests, a manifest against its own form and checksum;
-tables, figures and the report, which have none, against the record that ends a run. What neither
-lists is named, so that nothing is silently taken for whole.
+    cd results/{run} && sha256sum -c checksums.sha256
+
+reads every byte of a finished run: the files of each artifact, whose checksums stand in its
+manifest, the manifests, and what has none, such as tables, figures, tuned points and the report.
+`snakemake verify` reads an unfinished run too, and says besides which artifact was made from
+another than the one that is here, and what to rebuild.
 """
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from knnlm.runtime.artifacts import (
     MANIFEST,
     ArtifactError,
+    atomic_path,
     identity_of,
     manifest_checksum,
-    save_json,
     sha256_file,
 )
-from knnlm.runtime.logs import LOGGER
 
-RECORD = "checksums.json"
-NOT_CHECKED = ("logs", "benchmarks", "partial", "parts")
-OF_SNAKEMAKE = ".snakemake_timestamp"  # it marks folders that it has seen made
+RECORD = "checksums.sha256"
+# what changes beside the results: units in progress, and what Snakemake and `plan` write
+LEFT_OUT = ("logs", "benchmarks", "partial", "parts", "tables/plan.csv", RECORD)
+OF_SNAKEMAKE = ".snakemake_timestamp"  # in every folder that a rule made
+LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-class Problem(NamedTuple):
+class Fault(NamedTuple):
     """What is wrong, and the file or folder that is to be removed and made again."""
 
     message: str
@@ -34,197 +39,140 @@ class Problem(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """What was checked in a results folder, and what was found."""
+    """Which files were checked, what is wrong, and of which files nothing is known."""
 
-    artifacts: int
-    files: int
-    n_bytes: int
-    recorded: bool
-    problems: list[Problem]
-    unlisted: list[Path]  # in no manifest and no record: nothing is known of them
+    checked: set[Path]
+    problems: list[Fault]
+    unlisted: list[Path]
 
 
-def record_checksums(output: Path, made: Iterable[Path]) -> None:
-    """Write the SHA-256 of every file that a run has made and that no manifest lists.
+def record_checksums(record: Path) -> None:
+    """Write the SHA-256 of every file of the run in whose folder the record lies.
 
-    Args:
-        output: the record.
-        made: files, and folders of them.
+    Raises:
+        ArtifactError: naming the manifest, if one is not what was written.
     """
-    save_json(output, {path.as_posix(): sha256_file(path) for path in _files(made)})
-
-
-def _files(made: Iterable[Path]) -> Iterator[Path]:
-    for path in sorted(made):
-        inside = walk(path) if path.is_dir() else [path]
-        yield from (p for p in sorted(inside) if p.name != OF_SNAKEMAKE)
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder; links into a shared cache are followed."""
-    for name, _, files in os.walk(folder, followlinks=True):
-        yield from (path for path in (Path(name) / file for file in files) if path.is_file())
+    results = record.parent
+    listed = {}
+    for folder in artifacts_in(results):
+        listed |= _listed(folder, _whole_manifest(folder))
+    with atomic_path(record) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for path in sorted({*listed, *files_in(results)}):
+            checksum = listed.get(path) or sha256_file(path)
+            file.write(f"{checksum}  {path.relative_to(results).as_posix()}\n")
 
 
 def verify(results: Path) -> Verification:
-    """Check everything in a results folder.
-
-    Args:
-        results: results/{run}, as a path from the folder in which Snakemake runs.
-
-    Returns:
-        Counts and problems; no problem means that every byte is what was written.
+    """Check everything in a run: results/{run}, as a path from where Snakemake runs.
 
     Raises:
         FileNotFoundError: if there is nothing to check.
     """
-    folders = artifacts_in(results) if results.is_dir() else []
-    if not folders:
+    present = set(files_in(results))
+    if not present:
         raise FileNotFoundError(
             f"nothing is in {results}; run snakemake first, or name another run"
         )
-    problems: list[Problem] = []
-    identities, origins = {}, []
-    files = n_bytes = 0
-    for folder in folders:
+    problems, manifests, expected = [], {}, {}
+    for folder in artifacts_in(results):
         try:
-            manifest = _whole_manifest(folder)
+            manifests[folder] = _whole_manifest(folder)
+            expected |= _listed(folder, manifests[folder])
         except ArtifactError as error:
-            problems.append(Problem(str(error), folder))
-            continue
-        LOGGER.info("checking %s", folder)
-        problems += [Problem(message, folder) for message in _altered(folder, manifest["files"])]
-        identities[identity_of(manifest)] = folder
-        origins.append((folder, manifest["made_from"]))
-        files += 1 + len(manifest["files"])
-        n_bytes += sum(recorded["bytes"] for recorded in manifest["files"].values())
-    for folder, made_from in origins:
-        problems += [
-            Problem(f"{folder} was made from another {role} than the one that is here", folder)
-            for role, expected in sorted(made_from.items())
-            if expected not in identities
-        ]
-    record = results / "tables" / RECORD
-    recorded = _recorded(record)
-    found = [] if recorded is None else _against_record(recorded)
-    if recorded is None and record.is_file():
-        problems.append(Problem(f"{record} is not what was written", record))
+            problems.append(Fault(str(error), folder))
+    try:
+        expected |= _recorded(results / RECORD)
+    except ValueError as error:
+        problems.append(Fault(str(error), results / RECORD))
+    for path, checksum in expected.items():
+        if path not in present:
+            problems.append(Fault(f"{path} is missing", _made_as(path, results)))
+        elif sha256_file(path) != checksum:
+            message = f"the content of {path} is not what was written"
+            problems.append(Fault(message, _made_as(path, results)))
+    checked = {*expected, *(folder / MANIFEST for folder in manifests)} & present
     return Verification(
-        artifacts=len(folders),
-        files=files,
-        n_bytes=n_bytes,
-        recorded=record.is_file(),
-        problems=[*problems, *found],
-        unlisted=_unlisted(results, {*folders, record, *map(Path, recorded or {})}),
+        checked, [*problems, *_of_other_origin(manifests)], sorted(present - checked)
     )
 
 
-def _unlisted(results: Path, listed: set[Path]) -> list[Path]:
-    """Return the files that are neither listed nor in a listed folder."""
-    checked = (p for p in results.iterdir() if p.name not in (*NOT_CHECKED, OF_SNAKEMAKE))
-    return [p for p in _files(checked) if listed.isdisjoint((p, *p.parents))]
+def files_in(results: Path) -> Iterator[Path]:
+    """Yield the results of a run, in links into a shared cache too; hidden files are none."""
+    for name, _, files in os.walk(results, followlinks=True):
+        for path in (Path(name, file) for file in files if file[0] != "."):
+            inside = path.relative_to(results)
+            if path.is_file() and not any(inside.is_relative_to(left) for left in LEFT_OUT):
+                yield path
 
 
 def artifacts_in(results: Path) -> list[Path]:
     """Return the folders of all artifacts; one inside another is part of it."""
-    found: list[Path] = []
-    manifests = [path for path in walk(results) if path.name == MANIFEST]
-    for folder in sorted((path.parent for path in manifests), key=lambda f: (len(f.parts), f)):
-        checked = folder.relative_to(results).parts[0] not in NOT_CHECKED
-        if checked and not any(outer in folder.parents for outer in found):
-            found.append(folder)
-    return sorted(found)
+    manifests = (path for path in files_in(results) if path.name == MANIFEST)
+    return sorted({_outermost(path, results, MANIFEST) for path in manifests})
 
 
-def _whole_manifest(folder: Path) -> dict:
-    """Return a manifest after checking every byte of it.
+def _made_as(path: Path, results: Path) -> Path:
+    """Return what a rule makes: the folder in which a file lies, or the file itself."""
+    return _outermost(path, results, MANIFEST, OF_SNAKEMAKE)
 
-    Raises:
-        ArtifactError: if it is not what was written.
-    """
-    altered = ArtifactError(f"{folder / MANIFEST} is not what was written")
+
+def _outermost(path: Path, results: Path, *marks: str) -> Path:
+    around = [folder for folder in path.parents if results in folder.parents]
+    marked = [f for f in around if any((f / mark).is_file() for mark in marks)]
+    return marked[-1] if marked else path
+
+
+def _whole_manifest(folder: Path) -> dict[str, Any]:
+    """Return a manifest after checking it against its own checksum."""
     try:
-        manifest = _whole_json(folder / MANIFEST)
-    except ValueError as error:
-        raise altered from error
-    if manifest.get("checksum") != manifest_checksum(manifest):
-        raise altered
-    return manifest
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="ascii"))
+        if manifest["checksum"] == manifest_checksum(manifest):
+            return manifest
+    except (ValueError, KeyError):
+        pass
+    raise ArtifactError(f"{folder / MANIFEST} is not what was written")
 
 
-def _whole_json(path: Path) -> dict:
-    """Return a document in the form in which `save_json` writes it.
-
-    Raises:
-        ValueError: if its form is another one.
-    """
-    text = path.read_text(encoding="ascii")
-    document = json.loads(text)
-    if text != json.dumps(document, sort_keys=True, indent=1) + "\n":
-        raise ValueError(f"{path} has another form than what was written")
-    return document
+def _listed(folder: Path, manifest: Mapping[str, Any]) -> dict[Path, str]:
+    return {folder / name: file["sha256"] for name, file in manifest["files"].items()}
 
 
-def _altered(folder: Path, listed: dict[str, dict]) -> Iterator[str]:
-    """Yield what is wrong with the files of an artifact."""
-    present = {path.relative_to(folder).as_posix() for path in _files([folder])} - {MANIFEST}
-    for name, recorded in sorted(listed.items()):
-        path = folder / name
-        if name not in present:
-            yield f"{path} is missing"
-        elif path.stat().st_size != recorded["bytes"]:
-            expected, got = recorded["bytes"], path.stat().st_size
-            yield f"expected {path} to have {expected:,} bytes, got {got:,}"
-        elif sha256_file(path) != recorded["sha256"]:
-            yield f"the content of {path} is not what was written (checksum differs)"
-    for name in sorted(present - set(listed)):
-        yield f"{folder / name} is in no manifest"
+def _recorded(record: Path) -> dict[Path, str]:
+    """Return the checksum of every recorded file; none are recorded before the run is done."""
+    *lines, end = record.read_text(encoding="utf-8").split("\n") if record.is_file() else [""]
+    found = [LINE.fullmatch(line) for line in lines]
+    if end or not all(found):
+        raise ValueError(f"{record} is not what was written")
+    return {record.parent / line[2]: line[1] for line in found if line}
 
 
-def _recorded(record: Path) -> dict[str, str] | None:
-    """Return the checksum of every recorded file; None if there is no whole record."""
-    try:
-        return _whole_json(record)
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _against_record(recorded: dict[str, str]) -> Iterator[Problem]:
-    for name, expected in recorded.items():
-        path = Path(name)
-        if not path.is_file():
-            yield Problem(f"{path} is missing", path)
-        elif sha256_file(path) != expected:
-            yield Problem(f"the content of {path} is not what the run recorded", path)
-
-
-def describe(found: Verification, results: Path) -> str:
-    """Return what was checked and what to do, in lines for a terminal."""
-    lines = [
-        f"checked {found.artifacts} artifacts of {results}: {found.files:,} files, "
-        f"{found.n_bytes:,} bytes, and their origins"
-    ]
-    if not found.recorded:
-        lines.append("tables and figures were not checked: they are recorded when `all` is done")
-    elif found.unlisted:
-        names = " ".join(map(str, found.unlisted))
-        lines.append(f"not checked, in no record (`all` writes it): {names}")
-    if not found.problems:
-        return "\n".join([*lines, "every byte is what was written"])
-    lines += [f"  {problem.message}" for problem in found.problems]
-    rebuild = dict.fromkeys(str(problem.rebuild) for problem in found.problems)
-    lines.append(f"{len(found.problems)} problems; to rebuild, with all that was made from it:")
-    return "\n".join([*lines, f"  rm -rf {' '.join(rebuild)}", "  and the command that made them"])
+def _of_other_origin(manifests: Mapping[Path, Mapping[str, Any]]) -> Iterator[Fault]:
+    """Yield the artifacts that were made from one that is not here."""
+    here = {identity_of(manifest) for manifest in manifests.values()}
+    for folder, manifest in manifests.items():
+        for role in sorted(
+            role for role, made in manifest["made_from"].items() if made not in here
+        ):
+            message = f"{folder} was made from another {role} than the one that is here"
+            yield Fault(message, folder)
 
 
 def report_verification(results: Path) -> str:
-    """Verify a results folder and return what to tell the user.
+    """Verify a run and return what was checked, in lines for a terminal.
 
     Raises:
-        ArtifactError: with the same text, if anything is not what was written.
+        ArtifactError: with the same text and what to rebuild, if anything is not what was written.
     """
-    found = verify(results)
-    text = describe(found, results)
-    if found.problems:
-        raise ArtifactError(text)
-    return text
+    checked, problems, unlisted = verify(results)
+    size = sum(path.stat().st_size for path in checked)
+    lines = [f"checked {len(checked):,} files of {results}, {size:,} bytes, and their origins"]
+    if unlisted:
+        shown = unlisted if len(unlisted) < 10 else sorted({path.parent for path in unlisted})
+        names = " ".join(map(str, shown))
+        lines.append(f"not checked, in no manifest and not yet recorded by `all`: {names}")
+    if not problems:
+        return "\n".join([*lines, "every byte is what was written"])
+    lines += [f"  {problem.message}" for problem in problems]
+    lines.append(f"{len(problems)} problems; to rebuild, with all that was made from it:")
+    lines.append(f"  rm -rf {' '.join(dict.fromkeys(str(p.rebuild) for p in problems))}")
+    raise ArtifactError("\n".join([*lines, "  and the command that made them"]))

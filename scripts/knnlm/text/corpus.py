@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from knnlm.runtime.artifacts import write_manifest
 from knnlm.runtime.full_disk import named_if_full
 from knnlm.runtime.logs import LOGGER
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.text.documents import SPLITS, describe_split, read_lines, write_split
 from knnlm.text.gazetteer.corpus import write_gazetteer
 from knnlm.text.hub import dataset_lines, fetch_dataset
@@ -18,20 +17,11 @@ LOCAL_FILES = {  # WikiText and fairseq write "valid"
 }
 
 
-def build_corpus(
-    *,
-    output: Path,
-    fingerprint: str,
-    name: str,
-    corpus: dict[str, Any],
-    cache: Path,
-) -> None:
+def build_corpus(target: Target, *, corpus: dict[str, Any], cache: Path) -> None:
     """Write a text artifact: {split}.txt and {split}.documents.npy for the three splits.
 
     Args:
-        output: the artifact.
-        fingerprint: of the rule.
-        name: the corpus's name in the config, for messages.
+        target: the artifact; messages call the corpus by its name there.
         corpus: its block in the config; `source` is gazetteer, hub or local.
         cache: where downloads stay.
 
@@ -39,26 +29,19 @@ def build_corpus(
         ValueError: if the source cannot be reached, or a split is missing, empty, too short, not
             UTF-8 or without the headings that should cut it.
     """
+    name = target.names["corpus"]
     if corpus["source"] not in SOURCES:
         raise ValueError(
             f"expected corpora.{name}.source to be one of {', '.join(SOURCES)}, "
             f"got {corpus['source']!r}"
         )
-    partial = partial_folder(output, fingerprint, {})
-    with named_if_full(partial):
-        details = SOURCES[corpus["source"]](partial, name, corpus, cache)
-    contents: dict[str, Any] = {}
-    for split in SPLITS:
-        contents[split] = describe_split(partial, split, origin=_origin(name, corpus, split))
-        LOGGER.info("%s %s: %s", name, split, contents[split])
-    write_manifest(
-        partial,
-        kind="text",
-        settings=corpus,
-        made_from={},
-        contents=contents | {"source": details},
-    )
-    publish(partial, output)
+    with making(target, kind="text", made_from={}, settings=corpus) as made:
+        with named_if_full(made.folder):
+            made.contents["source"] = SOURCES[corpus["source"]](made.folder, name, corpus, cache)
+        for split in SPLITS:
+            found = describe_split(made.folder, split, origin=_origin(name, corpus, split))
+            made.contents[split] = found
+            LOGGER.info("%s %s: %s", name, split, found)
 
 
 def _from_gazetteer(folder: Path, name: str, corpus: dict[str, Any], cache: Path) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from knnlm.runtime.artifacts import identity, read_manifest, save_array, write_manifest
+from knnlm.runtime.artifacts import identity, read_manifest, save_array
 from knnlm.runtime.logs import Progress
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.text.documents import SPLITS, read_documents
 from knnlm.text.tokenizer import parts, read_tokenizer
 from knnlm.text.tokens import TokenStream, array_path, token_dtype
@@ -21,18 +21,12 @@ WHITESPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # U+3000
 
 
 def tokenize_corpus(
-    *,
-    output: Path,
-    fingerprint: str,
-    text: Path,
-    tokenizer: Path,
-    minimum_tokens: Mapping[str, int],
+    target: Target, *, text: Path, tokenizer: Path, minimum_tokens: Mapping[str, int]
 ) -> None:
     """Write a tokens artifact: {split}.npy, and .starts, .documents, .words and .lines beside it.
 
     Args:
-        output: the artifact.
-        fingerprint: of the rule.
+        target: the artifact.
         text: the text artifact.
         tokenizer: the tokenizer artifact.
         minimum_tokens: what later steps need of each split: a window of every model, and a
@@ -43,40 +37,38 @@ def tokenize_corpus(
     """
     described = read_manifest(text, kind="text")["contents"]
     vocabulary = read_manifest(tokenizer, kind="tokenizer")["contents"]
-    partial = partial_folder(output, fingerprint, {})
     reader = read_tokenizer(tokenizer)
-    contents = dict(vocabulary)
-    for split in SPLITS:
-        stream = encode_documents(
-            reader,
-            read_documents(text, split),
-            end_of_document=vocabulary["end_of_document"],
-            dtype=token_dtype(vocabulary["vocabulary_size"]),
-            progress=Progress(
-                f"tokens of {split}", total=described[split]["characters"], unit="characters"
-            ),
-        )
-        _require_tokens(split, stream.n_tokens, minimum=minimum_tokens[split])
-        contents[split] = {
-            "tokens": stream.n_tokens,
-            "documents": len(stream.documents) - 1,
-            "words": int(stream.words.sum(dtype=np.int64)),
-            "lines": int(stream.lines.sum(dtype=np.int64)),
-        }
-        assert all(contents[split][key] == described[split][key] for key in ("words", "lines"))
-        for field in fields(TokenStream):
-            save_array(array_path(partial, split, field.name), getattr(stream, field.name))
-    write_manifest(
-        partial,
+    with making(
+        target,
         kind="tokens",
-        settings={},
         made_from={
             "text": identity(text, kind="text"),
             "tokenizer": identity(tokenizer, kind="tokenizer"),
         },
-        contents=contents,
-    )
-    publish(partial, output)
+        settings={},
+    ) as made:
+        made.contents |= vocabulary
+        for split in SPLITS:
+            stream = encode_documents(
+                reader,
+                read_documents(text, split),
+                end_of_document=vocabulary["end_of_document"],
+                dtype=token_dtype(vocabulary["vocabulary_size"]),
+                progress=Progress(
+                    f"tokens of {split}", total=described[split]["characters"], unit="characters"
+                ),
+            )
+            _require_tokens(split, stream.n_tokens, minimum=minimum_tokens[split])
+            counted = {
+                "tokens": stream.n_tokens,
+                "documents": len(stream.documents) - 1,
+                "words": int(stream.words.sum(dtype=np.int64)),
+                "lines": int(stream.lines.sum(dtype=np.int64)),
+            }
+            made.contents[split] = counted
+            assert all(counted[key] == described[split][key] for key in ("words", "lines"))
+            for field in fields(TokenStream):
+                save_array(array_path(made.folder, split, field.name), getattr(stream, field.name))
 
 
 def _require_tokens(split: str, n_tokens: int, *, minimum: int) -> None:

@@ -6,8 +6,9 @@ transformers, and tokenizer_config.json, with which `AutoTokenizer` reads it too
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -17,13 +18,16 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import ByteLevel as ByteLevelOffsets
 from tokenizers.trainers import BpeTrainer
 
-from knnlm.runtime.artifacts import atomic_path, identity, read_manifest, save_json, write_manifest
+from knnlm.runtime.artifacts import atomic_path, copy_file, identity, read_manifest, save_json
 from knnlm.runtime.logs import LOGGER
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.text.documents import read_documents
 from knnlm.text.hub import fetch
 
 END_OF_DOCUMENT = "<|endoftext|>"  # GPT-2's name for it
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+# What is kept of the config of a pretrained tokenizer.
+DECLARED = ("bos_token", "unk_token", "pad_token", "chat_template")
 SMALLEST_VOCABULARY = 257  # every byte, and the end-of-document token
 PART_CHARACTERS = 1 << 20  # longest text encoded in one go: an encoding costs 150 bytes a token
 # A space after a letter or digit begins a new piece in the patterns of GPT-2 and Llama 3.
@@ -31,45 +35,37 @@ CUT = re.compile(r"(?<=[^\W_]) ")
 
 
 def build_tokenizer(
-    *, output: Path, fingerprint: str, text: Path, tokenizer: dict[str, Any], cache: Path
+    target: Target, *, text: Path | None, tokenizer: dict[str, Any], cache: Path
 ) -> None:
     """Write a tokenizer artifact: trained on the train split of a text, or pretrained.
 
     Args:
-        output: the artifact.
-        fingerprint: of the rule.
-        text: the text artifact.
+        target: the artifact.
+        text: the text artifact; a pretrained tokenizer needs none.
         tokenizer: its block in the config; `source` is trained or pretrained.
         cache: where downloads stay.
 
     Raises:
         ValueError: if the vocabulary is too small, or the pretrained one cannot be had.
     """
-    partial = partial_folder(output, fingerprint, {})
+    declared = {}
     if tokenizer["source"] == "trained":
-        read_manifest(text, kind="text")
+        assert text is not None, f"{target.output} is to be trained, on no text"
         made_from = {"text": identity(text, kind="text")}
         built = train_tokenizer(
             read_documents(text, "train"), vocabulary_size=tokenizer["vocabulary_size"]
         )
-        end_of_document = END_OF_DOCUMENT
+        end = END_OF_DOCUMENT
     else:
         made_from = {}
-        built, end_of_document = load_pretrained(tokenizer["model"], cache=cache)
-    save_tokenizer(partial, built, end_of_document=end_of_document)
-    size = vocabulary_size(built)
-    LOGGER.info("tokenizer: %s entries, documents begin with %s", f"{size:,}", end_of_document)
-    write_manifest(
-        partial,
-        kind="tokenizer",
-        settings=tokenizer,
-        made_from=made_from,
-        contents={
-            "vocabulary_size": size,
-            "end_of_document": built.token_to_id(end_of_document),
-        },
-    )
-    publish(partial, output)
+        built, end, declared = _load(tokenizer["model"], cache=cache)
+    with making(target, kind="tokenizer", made_from=made_from, settings=tokenizer) as made:
+        save_tokenizer(made.folder, built, end_of_document=end, declared=declared)
+        made.contents |= {
+            "vocabulary_size": vocabulary_size(built),
+            "end_of_document": built.token_to_id(end),
+        }
+    LOGGER.info("tokenizer: %s; documents begin with %s", made.contents, end)
 
 
 def train_tokenizer(documents: Iterable[str], *, vocabulary_size: int) -> Tokenizer:
@@ -117,15 +113,21 @@ def load_pretrained(model: str, *, cache: Path) -> tuple[Tokenizer, str]:
         ValueError: if it is neither in the cache nor on the hub, has no tokenizer.json, or no
             token that ends a text.
     """
+    tokenizer, end, _ = _load(model, cache=cache)
+    return tokenizer, end
+
+
+def _load(model: str, *, cache: Path) -> tuple[Tokenizer, str, dict[str, Any]]:
+    """Return a pretrained tokenizer, its end-of-document token and what its config declares."""
     folder = fetch(
         model,
         kind="model",
         revision="main",
         name="tokenizer",
-        patterns=["tokenizer.json", "tokenizer_config.json"],
+        patterns=["tokenizer.json", "tokenizer_config.json", CHAT_TEMPLATE_FILE],
         cache=cache,
-        remedy="train a tokenizer (tokenizer: {source: trained, vocabulary_size: 4096}) or give "
-        "a local folder with tokenizer.json",
+        remedy="train a tokenizer (source: trained, vocabulary_size: 4096) or give a local folder "
+        "with tokenizer.json",
     )
     if not (folder / "tokenizer.json").is_file():
         raise ValueError(
@@ -134,8 +136,10 @@ def load_pretrained(model: str, *, cache: Path) -> tuple[Tokenizer, str]:
             "save_pretrained of transformers, or train one"
         )
     tokenizer = read_tokenizer(folder)
-    config = folder / "tokenizer_config.json"
+    config, template = folder / "tokenizer_config.json", folder / CHAT_TEMPLATE_FILE
     declared = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if template.is_file():
+        declared["chat_template"] = template.read_text(encoding="utf-8")
     end = declared.get("eos_token") or END_OF_DOCUMENT
     end = end["content"] if isinstance(end, dict) else end
     if tokenizer.token_to_id(end) is None:
@@ -143,7 +147,7 @@ def load_pretrained(model: str, *, cache: Path) -> tuple[Tokenizer, str]:
             f"expected the tokenizer {model} to have a token that ends a text, got no eos_token "
             f"in {config} and no {END_OF_DOCUMENT} in its vocabulary; name one as eos_token there"
         )
-    return tokenizer, end
+    return tokenizer, end, declared
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -159,10 +163,25 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(folder: Path, tokenizer: Tokenizer, *, end_of_document: str) -> None:
-    """Write tokenizer.json and tokenizer_config.json, the latter for `AutoTokenizer`."""
+def save_tokenizer(
+    folder: Path,
+    tokenizer: Tokenizer,
+    *,
+    end_of_document: str,
+    declared: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write tokenizer.json and tokenizer_config.json, the latter for `AutoTokenizer`.
+
+    Args:
+        folder: gets the files.
+        tokenizer: what is saved.
+        end_of_document: its token.
+        declared: what a pretrained tokenizer's own config says; special tokens and the chat
+            template are kept.
+    """
     with atomic_path(folder / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary))
+    kept = {name: declared[name] for name in DECLARED if declared.get(name)}
     save_json(
         folder / "tokenizer_config.json",
         {
@@ -170,8 +189,15 @@ def save_tokenizer(folder: Path, tokenizer: Tokenizer, *, end_of_document: str) 
             "bos_token": end_of_document,
             "eos_token": end_of_document,
             "clean_up_tokenization_spaces": False,
+            **kept,
         },
     )
+
+
+def copy_tokenizer(tokenizer: Path, folder: Path) -> None:
+    """Copy the files of a tokenizer artifact into the folder of its model."""
+    for name in read_manifest(tokenizer, kind="tokenizer")["files"]:
+        copy_file(tokenizer / name, folder / name)
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:

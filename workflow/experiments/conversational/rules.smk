@@ -1,9 +1,7 @@
 # Does a chat model generalize from over-specified questions? A hosted one: conversational_hosted.
 
 CONVERSATIONAL = config["conversational"]
-CHAT_TUNINGS = {
-    name: config["fine_tunings"][name] for name in CONVERSATIONAL["compare"]
-}
+CHAT_TUNINGS = {name: config["fine_tunings"][name] for name in CONVERSATIONAL["compare"]}
 
 
 rule conversational:

@@ -17,11 +17,11 @@ rule evaluate_key_function:
         table="<results>/tables/key_function.csv",
     log:
         "<logs>/evaluate_key_function.log",
+    conda:
+        CONDA
     resources:
         **NEEDS,
     params:
         **evaluation("key_function", "corpus", "lm_seeds", "baseline", "datastores"),
-    conda:
-        CONDA
     script:
         "../../../scripts/evaluate.py"

@@ -17,14 +17,14 @@ rule knn_perplexity:
 rule evaluate_knn_perplexity:
     """Perplexity of LM, kNN-LM and a longer-trained LM, with intervals over documents."""
     input:
-        text=f"<results>/corpora/{config['corpus']}/text",
-        tokens=tokens_for(BASE_MODEL, config["corpus"]),
         **knn_lms(
             [BASE_STORE],
             indexes=BASELINE["indexes"],
             splits=["validation", "test"],
             beside=[BASELINE["control"]] if BASELINE["control"] else [],
         ),
+        text=f"<results>/corpora/{config['corpus']}/text",
+        tokens=tokens_for(BASE_MODEL, config["corpus"]),
     output:
         table="<results>/tables/knn_perplexity.csv",
         grid="<results>/tables/knn_perplexity_grid.csv",

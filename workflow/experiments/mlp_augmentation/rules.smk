@@ -82,7 +82,8 @@ rule continue_language_model:
         "../../../scripts/continue_language_model.py"
 
 
-use rule score_queries as score_continued with:
+rule score_continued:
+    """Score the same positions with an LM that was trained on."""
     input:
         model="<results>/continued/{control}/seed{seed}",
         tokens=f"<results>/corpora/{{corpus}}/tokens/{BASE_TOKENIZER}",
@@ -92,21 +93,28 @@ use rule score_queries as score_continued with:
         "<logs>/score_continued/{control}/seed{seed}/{corpus}/{split}.log",
     benchmark:
         "<benchmarks>/score_continued/{control}/seed{seed}/{corpus}/{split}.tsv"
+    conda:
+        CONDA
+    threads: config["threads"]["encode"]
+    resources:
+        **NEEDS,
     params:
         fingerprint=fingerprint("scripts/score_queries.py", threads="encode", queries=True),
         threads=config["threads"]["encode"],
         queries=config["queries"],
-        sites=STANDING_SITES,
+        sites=list(STANDING_SITES),
+    script:
+        "../../../scripts/score_queries.py"
 
 
 rule evaluate_mlp_augmentation:
     """Perplexity, bytes and FLOPs of LM, kNN-LM, MLP and controls on the same tokens."""
     input:
+        **knn_lms([BASE_STORE], indexes=BASELINE["indexes"], splits=["validation", "test"]),
         macondo_table="<results>/tables/overspecification.csv",
         models=expand(f"<results>/models/{BASE_MODEL}/seed{{seed}}", **MLP),
         datastores=expand(f"<results>/datastores/{BASE_STORE}/seed{{seed}}", **MLP),
         indexes=expand(f"<results>/indexes/{BASE_STORE}/seed{{seed}}/{{index}}", **MLP),
-        **knn_lms([BASE_STORE], indexes=BASELINE["indexes"], splits=["validation", "test"]),
         replacements=expand(f"<results>/replacements/{BASE_STORE}/seed{{seed}}/{{head}}", **MLP),
         controls=expand("<results>/continued/{control}/seed{seed}", **MLP),
         control_queries=expand(

@@ -6,7 +6,7 @@ table that is missing or broken is named on the page; it never stops the report.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,15 @@ from knnlm.evidence.report.captions import caption_html, first_sentence, inline_
 from knnlm.evidence.report.checks import check_artifacts
 from knnlm.evidence.report.costs import costs_by_rule, disk_by_kind
 from knnlm.evidence.report.tables import (
-    SIGNS,
+    MARKS,
     headline_rows,
-    read_claims,
-    read_comparison,
+    shown_claims,
+    shown_comparison,
 )
 from knnlm.runtime.artifacts import atomic_path
-from knnlm.runtime.verification import RECORD, artifacts_in
+from knnlm.runtime.verification import artifacts_in
 
 SUFFIXES = (".csv", ".json")
-GENERAL = ("run", "scale", "corpus", "lm_seeds", "experiment_seeds", "threads")
 
 
 @dataclass
@@ -40,59 +39,67 @@ class Section:
     exhibits: str
     caption: Markup
     see: str
+    tables: list[str]
+    settings: str
     figure: Markup | None = None
-    rows: list[Any] = field(default_factory=list)
-    tables: list[str] = field(default_factory=list)
-    settings: str = ""
+    rows: list[Any] | None = None
     problems: list[str] = field(default_factory=list)
 
 
-def write_report(
-    *,
-    output: Path,
-    run: Path,
-    questions: Mapping[str, str],
-    captions: Mapping[str, str],
-    switched_off: list[str],
-    checksum_gib: float,
-) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows of the experiments.
+
+    Attributes:
+        questions: by experiment, the docstring of its target rule: the question, then exhibits.
+        not_run: by experiment that is not part of the run, why.
+        tables: by table, the experiment that makes it.
+        captions: by experiment, the file of its caption.
+        headlines: by experiment that has one, the file of its headlines.
+    """
+
+    questions: Mapping[str, str]
+    not_run: Mapping[str, str]
+    tables: Mapping[str, str]
+    captions: Mapping[str, Path]
+    headlines: Mapping[str, Path]
+
+
+def write_report(*, output: Path, run: Path, shown: Shown, checksum_gib: float) -> None:
     """Write the page, and beside it the folder `tables` with a copy of every table.
 
     Args:
         output: the page to write; its folder can be mailed as it is.
         run: results/{run}.
-        questions: by experiment, the docstring of its target rule: the question, then exhibits.
-        captions: by experiment, the source of its figure's caption.
-        switched_off: experiments that the settings leave out of the run.
+        shown: what it shows of the experiments.
         checksum_gib: GiB of the artifacts that are read again to check them; of the rest the sizes
             are checked.
     """
     tables = copy_tables(run / "tables", output.parent / "tables")
     settings = json.loads((run / "tables/settings.json").read_text(encoding="utf-8"))
     problems: list[str] = []
-    claims = _read(problems, read_claims, run / "tables/claims.csv")
-    comparison = _read(problems, read_comparison, run / "tables/comparison.csv")
+    claims = _read(problems, shown_claims, run / "tables/claims.csv") or []
     artifacts = artifacts_in(run)
-    sections = [
-        section_of(run, name, docstring, captions[name], settings, tables)
-        for name, docstring in questions.items()
-        if name not in switched_off
-    ]
     page = render(
         "report/page.html",
         run=settings["run"],
         settings=settings,
-        general={key: settings[key] for key in GENERAL},
         all_settings=as_yaml(settings),
-        claims=claims or [],
-        counts={v: sum(c["verdict"] == v for c in claims or []) for v in SIGNS},
-        signs=SIGNS,
-        comparison=comparison or [],
-        sections=sections,
-        switched_off={name: _question(questions[name])[0] for name in switched_off},
+        claims=claims,
+        counts={v: sum(claim["verdict"] == v for claim in claims) for v in MARKS},
+        marks=MARKS,
+        comparison=_read(problems, shown_comparison, run / "tables/comparison.csv") or [],
+        sections=[
+            section_of(name, run, shown, settings, tables)
+            for name in shown.questions
+            if name not in shown.not_run
+        ],
+        not_run={
+            name: (_question(shown.questions[name])[0], why) for name, why in shown.not_run.items()
+        },
         problems=problems,
         tables=tables,
-        costs=_read(problems, costs_by_rule, run / "tables/cost.csv", run / "logs") or [],
+        costs=_read(problems, costs_by_rule, run / "tables/cost.csv", logs=run / "logs") or [],
         disk=disk_by_kind(artifacts),
         checked=check_artifacts(artifacts, budget=int(checksum_gib * 2**30)),
         environment=json.loads((run / "tables/environment.json").read_text(encoding="utf-8")),
@@ -102,48 +109,40 @@ def write_report(
         temporary.write_text(page, encoding="utf-8")
 
 
+def by_experiment(paths: Iterable[str]) -> dict[str, Path]:
+    """Return files by the folder in which each lies: that of its experiment."""
+    return {path.parent.name: path for path in map(Path, paths)}
+
+
 def section_of(
-    run: Path,
-    name: str,
-    docstring: str,
-    caption: str,
-    settings: Mapping[str, Any],
-    tables: list[str],
+    name: str, run: Path, shown: Shown, settings: Mapping[str, Any], copied: list[str]
 ) -> Section:
     """Return what the page shows of one experiment; what cannot be shown is named instead."""
-    question, exhibits = _question(docstring)
-    text = caption_html(caption, name=name, settings=settings)
+    question, exhibits = _question(shown.questions[name])
+    caption = caption_html(shown.captions[name], settings)
     section = Section(
         name=name,
         question=question,
         exhibits=exhibits,
-        caption=text,
-        see=first_sentence(text),
-        tables=[table for table in tables if table.startswith(name)],
+        caption=caption,
+        see=first_sentence(caption),
+        tables=[table for table in copied if shown.tables.get(Path(table).stem) == name],
         settings=as_yaml(settings.get(name, {})),
     )
-    figure = run / f"figures/{name}.svg"
-    source = _read(section.problems, Path.read_text, figure, "utf-8")
-    if source is not None:
-        section.figure = _read(
-            section.problems, lambda _: inline_svg(source, name=name, label=section.see), figure
-        )
-    table = run / f"tables/{name}.csv"
-    section.rows = (
-        _read(section.problems, lambda path: headline_rows(path, experiment=name), table) or []
+    figure, table = run / f"figures/{name}.svg", run / f"tables/{name}.csv"
+    section.figure = _read(section.problems, inline_svg, figure, label=section.see)
+    headlines = shown.headlines.get(name)
+    section.rows = _read(
+        section.problems, headline_rows, table, experiment=name, headlines=headlines
     )
     return section
 
 
 def copy_tables(source: Path, target: Path) -> list[str]:
-    """Copy every table of a run into a fresh folder; return their names.
-
-    The checksums of the run are left out: they are taken when all else is there, this page too.
-    """
+    """Copy every table of a run into a fresh folder; return their names."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     names = sorted(path.name for path in source.iterdir() if path.suffix in SUFFIXES)
-    names = [name for name in names if name != RECORD]
     for name in names:
         shutil.copyfile(source / name, target / name)
     return names
@@ -162,13 +161,13 @@ def _question(docstring: str) -> tuple[str, str]:
     )
 
 
-def _read(problems: list[str], read: Any, path: Path, *more: Any) -> Any:
+def _read(problems: list[str], read: Any, path: Path, **more: Any) -> Any:
     """Return what a file holds, or None, with the reason added to the problems of the page."""
     if not path.is_file():
         problems.append(f"{path.parent.name}/{path.name} is missing: it was not part of this run")
         return None
     try:
-        return read(path, *more)
+        return read(path, **more)
     except (ValueError, KeyError) as error:
         problems.append(f"{path.parent.name}/{path.name} cannot be read: {error}")
         return None

@@ -1,12 +1,12 @@
 """Tables as the report shows them: the headline rows of an experiment, claims, comparisons.
 
-Which rows of a tidy table are its headline, and how names are read, stands in
-report_tables_headlines.yaml; an experiment that has no entry there shows its first rows with an
-interval.
+Which rows of its tidy table are its headline stands in the headlines.yaml of an experiment: a list
+of rows in their order, each by names of columns, with * and ? as in file names, and with a label
+that may have columns in braces. An experiment without that file shows its first rows with an
+interval. Names are read as words.yaml says.
 """
 
 import functools
-import math
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -17,11 +17,20 @@ import pandas as pd
 import yaml
 
 from knnlm.evidence.tables import NAMES, read_table
+from knnlm.evidence.verdict import (
+    FAILS,
+    HOLDS,
+    NOT_RUN,
+    UNDECIDED,
+    number,
+    read_verdicts,
+    with_interval,
+)
 
-HEADLINES = Path(__file__).with_name("headlines.yaml")
-WITHOUT_ENTRY = 12  # rows
-VERDICTS = ("does not hold", "undecided", "holds", "not run")
-SIGNS = {"holds": "\u2713", "does not hold": "\u2717", "undecided": "?", "not run": "\u2013"}
+WORDS = Path(__file__).with_name("words.yaml")
+WITHOUT_HEADLINES = 12  # rows
+MARKS = {HOLDS: "\u2713", FAILS: "\u2717", UNDECIDED: "?", NOT_RUN: "\u2013"}
+RANKS = (FAILS, UNDECIDED, HOLDS, NOT_RUN)  # sorted by verdict, the table begins with what fails
 
 
 class Headline(NamedTuple):
@@ -35,43 +44,13 @@ class Headline(NamedTuple):
     unit: str
 
 
-def number(value: Any) -> str:
-    """Return a number with four significant digits, thousands apart; nothing for a missing one."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return value
-    if value is None or pd.isna(value):
-        return ""
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    text = f"{value:.4g}"
-    return text if "e" not in text else f"{value:.2e}"
-
-
-def estimate(value: Any, low: Any, high: Any) -> dict[str, str]:
-    """Return a value and its interval as text, with two digits of the interval's width.
-
-    Returns:
-        `ours`, the value, and `interval` in brackets, "" if there is none or it has no width.
-    """
-    try:
-        numbers = [float(value), float(low), float(high)]
-    except ValueError:  # "" in a table read as text
-        numbers = [math.nan, math.nan]
-    width = numbers[-1] - numbers[-2] if all(map(math.isfinite, numbers)) else 0.0
-    if width <= 0:  # counted, or without an interval
-        return {"ours": number(value), "interval": ""}
-    decimals = min(max(1 - math.floor(math.log10(width)), 0), 6)
-    ours, low, high = (f"{x:z,.{decimals}f}" for x in numbers)  # z: no -0
-    return {"ours": ours, "interval": f"[{low}, {high}]"}
-
-
-def headline_rows(path: Path, *, experiment: str) -> list[Headline]:
+def headline_rows(path: Path, *, experiment: str, headlines: Path | None) -> list[Headline]:
     """Return the headline rows of an experiment's tidy table, means over seeds where there are.
+
+    Args:
+        path: the table.
+        experiment: whose rows are shown.
+        headlines: the file that names them; None takes the first rows with an interval.
 
     Raises:
         ValueError: naming the file, if it is not a tidy table.
@@ -82,13 +61,12 @@ def headline_rows(path: Path, *, experiment: str) -> list[Headline]:
     others = [name for name in NAMES if name != "seed"]
     several = table.groupby(others)["seed"].transform(lambda seeds: (seeds == "all").any())
     table = table[~several.astype(bool) | (table["seed"] == "all")]
-    wanted = _headlines().get(experiment)
-    if wanted is None:
-        first = table[table["ci_low"].notna()].head(WITHOUT_ENTRY)
+    if headlines is None:
+        first = table[table["ci_low"].notna()].head(WITHOUT_HEADLINES)
         return [_headline(row, {}) for _, row in first.iterrows()]
     return [
         _headline(row, pattern)
-        for pattern in wanted
+        for pattern in yaml.safe_load(headlines.read_text(encoding="utf-8"))
         for _, row in table[_matches(table, pattern)].iterrows()
     ]
 
@@ -104,12 +82,12 @@ def _matches(table: pd.DataFrame, pattern: Mapping[str, str]) -> pd.Series:
 def _headline(row: pd.Series, pattern: Mapping[str, str]) -> Headline:
     names = row[list(NAMES)].map(_in_words)
     label = pattern.get("label") or "{model} / {method} / {setting} / {split}"
-    shown = estimate(row["value"], row["ci_low"], row["ci_high"])
+    value, interval = with_interval(row["value"], row["ci_low"], row["ci_high"])
     return Headline(
         what=label.format(**names),
         metric=names["metric"],
-        value=shown["ours"],
-        interval=shown["interval"],
+        value=value,
+        interval=interval,
         n=number(row["n"]),
         unit=row["unit"],
     )
@@ -117,15 +95,15 @@ def _headline(row: pd.Series, pattern: Mapping[str, str]) -> Headline:
 
 def _in_words(name: str) -> str:
     """Return a name of a table as it is read: knn_lm as kNN-LM."""
-    words = _headlines()["words"]
+    words = _words()
     phrase = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
     plain = name.replace("_", " ").replace("/", ", ")
     return re.sub(rf"\b({phrase})\b", lambda found: words[found[1]], plain)
 
 
 @functools.cache
-def _headlines() -> dict[str, Any]:
-    return yaml.safe_load(HEADLINES.read_text(encoding="utf-8"))
+def _words() -> dict[str, str]:
+    return yaml.safe_load(WORDS.read_text(encoding="utf-8"))
 
 
 def paper_name(key: str) -> str:
@@ -133,27 +111,27 @@ def paper_name(key: str) -> str:
     return re.sub(r"^([a-z]+)([0-9]{4})$", lambda found: f"{found[1].title()} {found[2]}", key)
 
 
-def read_claims(path: Path) -> list[dict[str, Any]]:
-    """Return the claims with their numbers formatted, in the order of the file."""
-    claims = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+def shown_claims(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table of verdicts with their numbers formatted, in its order."""
+    claims: list[dict[str, Any]] = [*read_verdicts(path)]
     for claim in claims:
-        if claim["verdict"] not in SIGNS:
+        if claim["verdict"] not in MARKS:
             raise ValueError(
                 f"expected the verdict of claim {claim['id']} in {path} to be one of "
-                f"{', '.join(SIGNS)}, got {claim['verdict']!r}"
+                f"{', '.join(MARKS)}, got {claim['verdict']!r}"
             )
         claim |= {
             "paper": paper_name(claim["paper"]),
-            "sign": SIGNS[claim["verdict"]],
-            "rank": VERDICTS.index(claim["verdict"]),
-            **estimate(claim["ours"], claim["ci_low"], claim["ci_high"]),
+            "mark": MARKS[claim["verdict"]],
+            "rank": RANKS.index(claim["verdict"]),
+            **_ours(claim),
             "theirs": number(claim["theirs"]),
             "n": number(claim["n"]),
         }
     return claims
 
 
-def read_comparison(path: Path) -> list[dict[str, Any]]:
+def shown_comparison(path: Path) -> list[dict[str, Any]]:
     """Return the published numbers beside ours, grouped by paper and exhibit.
 
     Each group has `paper`, `exhibit`, `rows` and `measured`, the number of rows that we have.
@@ -162,9 +140,7 @@ def read_comparison(path: Path) -> list[dict[str, Any]]:
     groups = []
     for (paper, exhibit), rows in table.groupby(["paper", "exhibit"], sort=False):
         shown = [
-            row
-            | estimate(row["ours"], row["ci_low"], row["ci_high"])
-            | {"theirs": number(row["theirs"]), "n": number(row["n"])}
+            row | _ours(row) | {"theirs": number(row["theirs"]), "n": number(row["n"])}
             for row in rows.to_dict("records")
         ]
         shown.sort(key=lambda row: row["ours"] == "")  # stable: those we have come first
@@ -172,3 +148,8 @@ def read_comparison(path: Path) -> list[dict[str, Any]]:
         named = {"paper": paper_name(str(paper)), "exhibit": exhibit}
         groups.append(named | {"rows": shown, "measured": measured})
     return groups
+
+
+def _ours(row: Mapping[str, Any]) -> dict[str, str]:
+    ours, interval = with_interval(row["ours"], row["ci_low"], row["ci_high"])
+    return {"ours": ours, "interval": interval}

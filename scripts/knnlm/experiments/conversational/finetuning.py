@@ -21,7 +21,7 @@ from knnlm.lm.chat import Chats, chat_folder, read_template, score_answers, toke
 from knnlm.lm.finetuning import Epochs, NextToken, mean_nll, recipe_of
 from knnlm.lm.process import this_process
 from knnlm.lm.starting_point import starting_point
-from knnlm.lm.training import STATE, train
+from knnlm.lm.training import STATE, Evaluation, Journal, train
 from knnlm.runtime.artifacts import atomic_path, identity, read_manifest, save_json, write_manifest
 from knnlm.runtime.logs import Progress
 from knnlm.runtime.making import partial_folder, publish
@@ -191,12 +191,13 @@ def _train(
         recipe_of(fine_tuning, updates=updates, seed=seed),
         batch_at=batches.batch,
         loss=mean_nll,
-        partial=folder,
-        save_every=fine_tuning["save_every"],
-        log_every=batches.per_epoch,
-        evaluate=evaluate,
-        evaluate_at=range(0, updates + 1, batches.per_epoch),
-        tokens_per_update=int(texts.lengths.mean() * fine_tuning["batch_size"]),
+        journal=Journal(
+            folder,
+            save_every=fine_tuning["save_every"],
+            log_every=batches.per_epoch,
+            tokens_per_update=int(texts.lengths.mean() * fine_tuning["batch_size"]),
+        ),
+        evaluation=Evaluation(evaluate, at=range(0, updates + 1, batches.per_epoch)),
     )
     if this_process().is_main_process:
         with atomic_path(folder / LOG) as temporary:

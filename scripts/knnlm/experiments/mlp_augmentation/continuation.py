@@ -29,7 +29,7 @@ from knnlm.lm.anatomy import (
 from knnlm.lm.model import load_model, save_model
 from knnlm.lm.pretraining import next_token_loss, read
 from knnlm.lm.process import this_process
-from knnlm.lm.training import STATE, Recipe, train
+from knnlm.lm.training import STATE, Journal, Recipe, train
 from knnlm.lm.windows import ShuffledWindows
 from knnlm.runtime.artifacts import (
     atomic_path,
@@ -146,10 +146,12 @@ def _train(
         recipe,
         batch_at=batch_at,
         loss=_last_layers_loss(network) if last else next_token_loss,
-        partial=partial,
-        save_every=settings["save_every"],
-        log_every=math.ceil(recipe.steps / LOG_ROWS),
-        tokens_per_update=settings["batch_size"],
+        journal=Journal(
+            partial,
+            save_every=settings["save_every"],
+            log_every=math.ceil(recipe.steps / LOG_ROWS),
+            tokens_per_update=settings["batch_size"],
+        ),
     )
 
 

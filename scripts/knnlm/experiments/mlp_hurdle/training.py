@@ -10,7 +10,7 @@ import pandas as pd
 from knnlm.experiments.mlp_hurdle.names import KIND, LOSS, VARIANTS
 from knnlm.experiments.mlp_hurdle.tasks import Task
 from knnlm.experiments.mlp_hurdle.variants import count_parameters, create_variant, variant_of
-from knnlm.lm.training import Recipe, train
+from knnlm.lm.training import Evaluation, Journal, Recipe, train
 from knnlm.runtime.artifacts import atomic_path, write_manifest
 from knnlm.runtime.logs import LOGGER, Progress
 from knnlm.runtime.making import partial_folder, publish
@@ -88,18 +88,23 @@ def _train(
 ) -> list[dict[str, float]]:
     network = create_variant(shape, variant, vocabulary_size=task.vocabulary, seed=seed)
     updates, every, evaluate = settings["updates"], settings["every"], task.evaluate
+    evaluation = None
+    if evaluate is not None:
+        at = {*range(0, updates, every), updates}
+        evaluation = Evaluation(lambda step: {task.metric: evaluate(network)}, at=at)
     recipe = {name: settings[name] for name in ("optimizer", "schedule", "clip_norm", "precision")}
     return train(
         task.wrap(network),
         Recipe(steps=updates, accumulation=1, seed=seed, **recipe),
         batch_at=task.batch_at,
         loss=task.loss,
-        partial=states,
-        save_every=settings["save_every"],
-        log_every=every,
-        evaluate=None if evaluate is None else lambda step: {task.metric: evaluate(network)},
-        evaluate_at=() if evaluate is None else {*range(0, updates, every), updates},
-        tokens_per_update=task.tokens_per_update,
+        journal=Journal(
+            states,
+            save_every=settings["save_every"],
+            log_every=every,
+            tokens_per_update=task.tokens_per_update,
+        ),
+        evaluation=evaluation,
     )
 
 

@@ -24,7 +24,7 @@ from knnlm.lm.anatomy import context, width
 from knnlm.lm.finetuning import Epochs, NextToken, Texts, mean_nll, recipe_of, tokenize
 from knnlm.lm.process import this_process
 from knnlm.lm.starting_point import StartingPoint, starting_point
-from knnlm.lm.training import STATE, train
+from knnlm.lm.training import STATE, Evaluation, Journal, train
 from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.retrieval.mlp_replacement import activation_of
 from knnlm.runtime.artifacts import atomic_path, identity, write_manifest
@@ -161,12 +161,13 @@ def _train(
         recipe_of(fine_tuning, updates=updates, seed=seed),
         batch_at=epochs.batch,
         loss=mean_nll,
-        partial=partial,
-        save_every=fine_tuning["save_every"],
-        log_every=math.ceil(updates / LOG_ROWS),
-        evaluate=watch,
-        evaluate_at=points,
-        tokens_per_update=int(texts.lengths.mean() * fine_tuning["batch_size"]),
+        journal=Journal(
+            partial,
+            save_every=fine_tuning["save_every"],
+            log_every=math.ceil(updates / LOG_ROWS),
+            tokens_per_update=int(texts.lengths.mean() * fine_tuning["batch_size"]),
+        ),
+        evaluation=Evaluation(watch, at=points),
     )
     with atomic_path(log) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)

@@ -9,31 +9,45 @@ from typing import Any
 import pandas as pd
 
 from knnlm.runtime.artifacts import read_manifest
+from knnlm.runtime.making import Target
 from knnlm.text.macondo.chat import Message, write_conversations
-from knnlm.text.macondo.dataset import build_town
+from knnlm.text.macondo.dataset import build_town, choose_names
 from knnlm.text.macondo.town import SPLITS
 
 KIND = "macondo_conv"
 SPACED = "Assistant: "  # what stands before an answer in the minimal template
 
 
-def build_conversations(*, town: Mapping[str, Any], **place: Any) -> None:
+def build_conversations(
+    target: Target,
+    *,
+    town: Mapping[str, Any],
+    tokenizer: Path | None,
+    sources: Path,
+    cache: Path,
+) -> None:
     """Write the conversations of one seed (kind "macondo_conv"); files: `write_conversations`.
 
     Args:
+        target: the artifact; its seed is that of all draws.
         town: its block in the config: villagers, children_each, after_space and what every town
             has.
-        place: the other arguments of `build_town`.
+        tokenizer: with sources and cache, see `choose_names`, whose errors it raises.
+        sources: the table of downloads.
+        cache: where downloads stay.
     """
     sizes = {"n_villagers": town["villagers"], "children_each": town["children_each"]}
-    build_town(
-        kind=KIND,
-        town=town,
-        n_children=town["villagers"] * town["children_each"],
+    needed = town["villagers"] * town["children_each"]
+    chosen = choose_names(
+        town,
+        needed=needed,
         before=SPACED if town["after_space"] else "",
-        write=partial(write_conversations, **sizes),
-        **place,
+        tokenizer=tokenizer,
+        sources=sources,
+        cache=cache,
     )
+    write = partial(write_conversations, **sizes)
+    build_town(target, kind=KIND, town=town, chosen=chosen, n_children=needed, write=write)
 
 
 def read_conversations(folder: Path) -> tuple[pd.DataFrame, dict[str, list[list[Message]]]]:

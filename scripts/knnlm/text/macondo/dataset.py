@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from knnlm.runtime.artifacts import identity, read_manifest, write_manifest
+from knnlm.runtime.artifacts import identity, read_manifest
 from knnlm.runtime.full_disk import named_if_full
 from knnlm.runtime.logs import LOGGER
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.text.macondo.names import NamePool, eligible_child_names, load_names
 from knnlm.text.macondo.town import count_children, write_macondo
 from knnlm.text.tokenizer import load_pretrained, read_tokenizer
@@ -18,75 +18,76 @@ from knnlm.text.tokenizer import load_pretrained, read_tokenizer
 KIND = "macondo"
 
 
-def build_macondo(*, macondo: Mapping[str, Any], **place: Any) -> None:
-    """Write the town of one seed as an artifact of kind "macondo"; its files: `write_macondo`.
-
-    Args:
-        macondo: a town in the config: villagers_per_count, max_children and what every town has.
-        place: the other arguments of `build_town`.
-    """
-    sizes = {key: macondo[key] for key in ("villagers_per_count", "max_children")}
-    build_town(
-        kind=KIND,
-        town=macondo,
-        n_children=count_children(**sizes),
-        before="is the parent of ",
-        write=partial(write_macondo, **sizes),
-        **place,
-    )
-
-
-def build_town(
+def build_macondo(
+    target: Target,
     *,
-    kind: str,
-    town: Mapping[str, Any],
-    n_children: int,
-    before: str,
-    write: Callable[..., None],
-    output: Path,
-    fingerprint: str,
-    seed: int,
+    macondo: Mapping[str, Any],
     tokenizer: Path | None,
     sources: Path,
     cache: Path,
 ) -> None:
-    """Choose the names of a town and write it as an artifact.
+    """Write the town of one seed as an artifact of kind "macondo"; its files: `write_macondo`.
 
     Args:
-        kind: of the artifact.
-        town: its settings in the config; used: names (source and path), child_names (added or
-            existing), tokenizer.
-        n_children: one name each.
-        before: the text before a child's name.
-        write: writes the files into a folder, given seed, names and child_names.
-        output: the artifact.
-        fingerprint: of the rule.
-        seed: of all draws.
-        tokenizer: the tokenizer artifact of the corpus, if `child_names` is existing and the
-            town names no other one; otherwise it is not read.
+        target: the artifact; its seed is that of all draws.
+        macondo: a town in the config: villagers_per_count, max_children and what every town has.
+        tokenizer: see `choose_names`.
         sources: the table of downloads, data/sources.csv.
         cache: where downloads stay.
 
     Raises:
         ValueError: if the names do not suffice or cannot be had.
     """
-    names, child_names, made_from = _choose_names(
-        town, needed=n_children, before=before, tokenizer=tokenizer, sources=sources, cache=cache
+    sizes = {key: macondo[key] for key in ("villagers_per_count", "max_children")}
+    needed = count_children(**sizes)
+    chosen = choose_names(
+        macondo,
+        needed=needed,
+        before="is the parent of ",
+        tokenizer=tokenizer,
+        sources=sources,
+        cache=cache,
     )
-    folder = partial_folder(output, fingerprint, {})
-    with named_if_full(folder):
-        write(folder, seed=seed, names=names, child_names=child_names)
-    write_manifest(
-        folder,
-        kind=kind,
-        settings=dict(town) | {"seed": seed},
-        made_from=made_from,
-        contents={"examples": n_children, "eligible_child_names": len(child_names)},
-    )
-    publish(folder, output)
+    write = partial(write_macondo, **sizes)
+    build_town(target, kind=KIND, town=macondo, chosen=chosen, n_children=needed, write=write)
 
 
-def _choose_names(
+class ChosenNames(NamedTuple):
+    """All names, those that children may have, and the identity of what tells them."""
+
+    pool: NamePool
+    of_children: list[str]
+    made_from: dict[str, str]
+
+
+def build_town(
+    target: Target,
+    *,
+    kind: str,
+    town: Mapping[str, Any],
+    chosen: ChosenNames,
+    n_children: int,
+    write: Callable[..., None],
+) -> None:
+    """Write a town as an artifact.
+
+    Args:
+        target: the artifact.
+        kind: of the artifact.
+        town: its settings in the config.
+        chosen: from `choose_names`.
+        n_children: one name each.
+        write: writes the files into a folder, given seed, names and child_names.
+    """
+    settings = dict(town) | {"seed": target.seed}
+    with making(target, kind=kind, made_from=chosen.made_from, settings=settings) as made:
+        with named_if_full(made.folder):
+            write(made.folder, seed=target.seed, names=chosen.pool, child_names=chosen.of_children)
+        eligible = len(chosen.of_children)
+        made.contents |= {"examples": n_children, "eligible_child_names": eligible}
+
+
+def choose_names(
     town: Mapping[str, Any],
     *,
     needed: int,
@@ -94,8 +95,22 @@ def _choose_names(
     tokenizer: Path | None,
     sources: Path,
     cache: Path,
-) -> tuple[NamePool, list[str], dict[str, str]]:
-    """Return all names, those that children may have, and the identity of what tells them."""
+) -> ChosenNames:
+    """Return the names of a town.
+
+    Args:
+        town: its settings in the config; used: names (source and path), child_names (added or
+            existing), tokenizer.
+        needed: number of children, one name each.
+        before: the text before a child's name.
+        tokenizer: the tokenizer artifact of the baseline, if `child_names` is existing and the
+            town names no other one; otherwise it is not read.
+        sources: the table of downloads, data/sources.csv.
+        cache: where downloads stay.
+
+    Raises:
+        ValueError: if the names do not suffice or cannot be had.
+    """
     names = load_names(
         source=town["names"]["source"],
         folder=Path(town["names"].get("path") or cache / "names"),
@@ -110,7 +125,7 @@ def _choose_names(
         before=before,
     )
     LOGGER.info("%s names may be a child's, %s are needed", len(child_names), needed)
-    return names, child_names, made_from
+    return ChosenNames(names, child_names, made_from)
 
 
 def _encoder(
