@@ -21,12 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from knnlm.experiments.softmax_bottleneck.projection import Mixture, merge_neighbors, project
+from knnlm.experiments.softmax_bottleneck.mixture import Mixture
+from knnlm.experiments.softmax_bottleneck.projection import project
 from knnlm.lm.model import create_model
 from knnlm.lm.pretraining import next_token_loss
 from knnlm.lm.training import Journal, Recipe, train
 from knnlm.plan.shapes import own
 from knnlm.retrieval.datastore import Datastore, in_memory
+from knnlm.retrieval.distribution import knn_distribution
 from knnlm.retrieval.engines.exact import search_exact
 
 K = 1024
@@ -199,7 +201,7 @@ def projection(device: str, sizes: Sizes, peak: float) -> Iterator[Line]:
     hidden = normal(sizes.projected, sizes.width).to(device)
     distances = 5 + torch.rand(sizes.projected, 64, generator=generator)
     values = torch.randint(sizes.vocabulary, (sizes.projected, 64), generator=generator)
-    merged = (part.to(device) for part in merge_neighbors(distances, values, temperature=2.0))
+    merged = (part.to(device) for part in knn_distribution(distances, values, temperature=2.0))
     mixture = Mixture(hidden, head, *merged, 0.25)
 
     def run(steps: int) -> None:

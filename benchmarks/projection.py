@@ -32,7 +32,9 @@ from knnlm.experiments.softmax_bottleneck.convex_projection import (
     optimum,
     value_and_gradient,
 )
-from knnlm.experiments.softmax_bottleneck.projection import Mixture, merge_neighbors, project
+from knnlm.experiments.softmax_bottleneck.mixture import Mixture
+from knnlm.experiments.softmax_bottleneck.projection import project
+from knnlm.retrieval.distribution import knn_distribution
 
 N_QUERIES, DIM, N_TOKENS, K = 400, 128, 4096, 64
 LMBDA, LR = 0.25, 0.1
@@ -62,7 +64,7 @@ def peaky_mixture(*, gain: float, generator: torch.Generator) -> Mixture:
     likely = (0.85 * moved @ (head + foreign).T).softmax(dim=1)
     values = likely.multinomial(K, replacement=True, generator=generator)
     distances = 5 + 10 * torch.rand(N_QUERIES, K, generator=generator)
-    return Mixture(hidden, head, *merge_neighbors(distances, values, temperature=2.0), LMBDA)
+    return Mixture(hidden, head, *knn_distribution(distances, values, temperature=2.0), LMBDA)
 
 
 def seconds(run: Callable[[], object]) -> float:

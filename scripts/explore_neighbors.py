@@ -17,6 +17,7 @@ if __name__ == "__main__":
         ExplorerInputs(
             text=Path(snakemake.input.text),
             tokens=Path(snakemake.input.tokens),
+            datastore_tokens=Path(snakemake.input.datastore_tokens),
             tokenizer=Path(snakemake.input.tokenizer),
             model=Path(snakemake.input.model),
             queries=Path(snakemake.input.queries),

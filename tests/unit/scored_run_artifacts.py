@@ -1,5 +1,7 @@
 """What the workflow makes of a small corpus before an evaluation, written by hand."""
 
+import json
+import shutil
 from itertools import product
 
 import numpy as np
@@ -7,7 +9,7 @@ import pandas as pd
 
 from knnlm.retrieval.sampling import Entries, evenly_spaced
 from knnlm.retrieval.tuning import tune_interpolation
-from knnlm.runtime.artifacts import identity, save_array, write_manifest
+from knnlm.runtime.artifacts import MANIFEST, identity, save_array, write_manifest
 from knnlm.runtime.making import Target
 from knnlm.runtime.seeds import numpy_generator
 
@@ -194,3 +196,39 @@ def write_run(
         inputs["neighbors"] += found.values()
         inputs["tuned"].append(point)
     return inputs
+
+
+def called(folder, **names):
+    """Give an artifact the names of its place."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    parts = {name: manifest[name] for name in ("kind", "settings", "made_from", "contents")}
+    write_manifest(folder, names=names, **parts)
+    return folder
+
+
+def of_another_seed(path, seed):
+    """Copy an artifact, or a tuned point, of seed 0 to the place of a seed."""
+    if not seed:
+        return path
+    copy = type(path)(*(f"seed{seed}" if part == "seed0" else part for part in path.parts))
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, copy, dirs_exist_ok=True)
+        names = json.loads((path / MANIFEST).read_text())["names"]
+        return called(copy, **names | {"seed": str(seed)})
+    tuned = json.loads(path.read_text())
+    tuned["names"]["seed"] = str(seed)
+    copy.write_text(json.dumps(tuned))
+    return copy
+
+
+def write_point(path, point, **names):
+    """Write a tuned point by hand."""
+    k, temperature, lmbda = point
+    tuned = {"names": names, "k": k, "temperature": temperature, "lmbda": lmbda}
+    tuned |= {"temperature_relative": 1.0, "mean_squared_distance": temperature, "nll": 1.0}
+    tuned |= {"n_queries": 1, "place": [0, 0, 0], "made_from": {}}
+    tuned["grid"] = {"k": [k], "temperatures": [1.0], "lmbdas": [lmbda]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(tuned))
+    return path

@@ -6,6 +6,7 @@ rule explorer:
     input:
         text=f"<results>/corpora/{config['corpus']}/text",
         tokens=tokens_for(BASE_MODEL, config["corpus"]),
+        datastore_tokens=tokens_for(BASE_MODEL, config["datastores"][BASE_STORE]["corpus"]),
         tokenizer=f"<results>/tokenizers/{BASE_TOKENIZER}",
         model=f"<results>/models/{BASE_MODEL}/seed{LM_SEED}",
         queries=f"<results>/queries/{BASE_MODEL}/seed{LM_SEED}/{config['corpus']}/test",

@@ -24,9 +24,8 @@ from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.scored_run import ScoredRun, table_of
 from knnlm.experiments.shared.scored_split import KNN_LM, Retrieved, ScoredSplit
 from knnlm.retrieval.tuning import Point
-from knnlm.runtime.artifacts import identity, read_manifest, require_origin
+from knnlm.runtime.artifacts import identity, require_origin
 from knnlm.runtime.logs import LOGGER
-from knnlm.text.tokens import load_tokens
 
 EXPERIMENT = "knn_perplexity"
 SPLITS = ("validation", "test")
@@ -63,7 +62,7 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
     names = {**run.names, "split": "test"}
     rows += reference_rows(names, text, tokens, bootstrap=run.baseline["bootstrap"])
     rows += told_rows(names, text)
-    rows += _counts(names, first, len(run.seeds), load_tokens(tokens, "train").n_tokens - 1)
+    rows += _counts(names, first, len(run.seeds), run.retrieved(first).n_entries)
     return {"table": table_of(rows), "grid": tidy(on_validation, coordinates=COORDINATES)}
 
 
@@ -153,7 +152,7 @@ def _points(baseline: Mapping[str, Any], tuned: Point) -> dict[str, Point]:
 
 def _recall_row(index: str, retrieved: Retrieved) -> Row:
     """Return the share of the true nearest neighbors that an index found, on a sample."""
-    searched = read_manifest(retrieved.folder, kind="neighbors")["contents"]
+    searched = retrieved.searched
     n = searched["recall_queries"]
     measured = {"metric": "recall", "value": searched["recall"], "n": n, "unit": "share"}
     return retrieved.scored.row_names(KNN_LM, index) | measured

@@ -28,7 +28,7 @@ W = {
 TRAINED_ON = {"last_layers": "last layers", "whole_model": "whole LM"}
 
 
-class Line(NamedTuple):
+class FigureRow(NamedTuple):
     """A row of the figure: its label, and the settings under which the table has its numbers."""
 
     label: str
@@ -40,7 +40,7 @@ class Line(NamedTuple):
     flops: str
 
 
-def lines_of(table: pd.DataFrame) -> list[Line]:
+def lines_of(table: pd.DataFrame) -> list[FigureRow]:
     """Return the rows of the figure, from the methods and settings that the table has."""
     settings = table[table["metric"] == CHANGE].groupby("method", sort=False)["setting"].unique()
     lines = []
@@ -48,18 +48,18 @@ def lines_of(table: pd.DataFrame) -> list[Line]:
         index = setting.split("/")[0]
         stored = "keys_float16_and_values" if index == "exact" else f"{index}_and_values"
         label = f"kNN-LM, {index}"
-        lines.append(Line(label, COLORS["knn_lm"], "knn_lm", setting, None, stored, index))
+        lines.append(FigureRow(label, COLORS["knn_lm"], "knn_lm", setting, None, stored, index))
     for setting in settings.get("mlp", []):
         head, way = setting.split("/")
         if way == "interpolated":
             place = (setting, f"{head}/alone", head, head)
-            lines.append(Line(f"MLP, {W[head]}", COLORS["mlp"], "mlp", *place))
+            lines.append(FigureRow(f"MLP, {W[head]}", COLORS["mlp"], "mlp", *place))
     for control in (name for name in TRAINED_ON if name in settings):
         label, place = (
             f"no MLP, {TRAINED_ON[control]} trained on",
             ("interpolated", "alone", "", ""),
         )
-        lines.append(Line(label, COLORS["control"], control, *place))
+        lines.append(FigureRow(label, COLORS["control"], control, *place))
     return lines
 
 
@@ -109,7 +109,7 @@ def _mark(axes: Axes, place: float, text: str) -> None:
     )
 
 
-def _draw_changes(axes: Axes, table: pd.DataFrame, lines: list[Line]) -> None:
+def _draw_changes(axes: Axes, table: pd.DataFrame, lines: list[FigureRow]) -> None:
     for height, line in enumerate(lines):
         for setting, offset, face in ((line.alone, 0.16, "white"), (line.mixed, -0.16, line.color)):
             if setting is None:
@@ -129,7 +129,7 @@ def _draw_changes(axes: Axes, table: pd.DataFrame, lines: list[Line]) -> None:
 
 
 def _draw_counts(
-    axes: Axes, table: pd.DataFrame, lines: list[Line], *, metric: str, settings: list[str]
+    axes: Axes, table: pd.DataFrame, lines: list[FigureRow], *, metric: str, settings: list[str]
 ) -> None:
     axes.set_xscale("log")
     for height, (line, setting) in enumerate(zip(lines, settings, strict=True)):

@@ -34,11 +34,13 @@ BYTE = "\ufffd"  # stands for bytes that are no whole character
 class ExplorerInputs(NamedTuple):
     """The folders that a page is made from: text, its tokens and tokenizer, LM, what it scored.
 
-    `queries` are of test, and `neighbors` are theirs.
+    `queries` are of test, and `neighbors` are theirs; `datastore_tokens` are those that the
+    datastore was made from.
     """
 
     text: Path
     tokens: Path
+    datastore_tokens: Path
     tokenizer: Path
     model: Path
     queries: Path
@@ -78,7 +80,7 @@ class Read:
         require_origin(inputs.neighbors, kind="neighbors", role="queries", expected=origin)
         return cls(
             tokenizer=read_tokenizer(inputs.tokenizer),
-            train=load_tokens(inputs.tokens, "train"),
+            train=load_tokens(inputs.datastore_tokens, "train"),
             test=load_tokens(inputs.tokens, "test"),
             text=read_text(inputs.text / "test.txt"),
             queries=load_queries(inputs.queries),

@@ -13,8 +13,15 @@ from knnlm.evidence.intervals import DocumentBootstrap
 from knnlm.evidence.scored_text import Row, ScoredText
 from knnlm.lm.scoring import Queries
 from knnlm.retrieval.neighbors import Neighbors, load_neighbors
+from knnlm.retrieval.sampling import entries_of
 from knnlm.retrieval.tuning import Point, Tuned, nll_at
-from knnlm.runtime.artifacts import ArtifactError, identity, rebuild_hint, require_origin
+from knnlm.runtime.artifacts import (
+    ArtifactError,
+    identity,
+    read_manifest,
+    rebuild_hint,
+    require_origin,
+)
 from knnlm.runtime.seeds import numpy_generator
 
 KNN_LM = "knn_lm"  # the method's name in tables
@@ -143,6 +150,16 @@ class Retrieved:
     def found(self) -> Neighbors:
         """The neighbors of the positions."""
         return self.scored.neighbors(self.folder)
+
+    @property
+    def searched(self) -> dict[str, Any]:
+        """What the manifest tells of the search: recall, and on how many queries."""
+        return read_manifest(self.folder, kind="neighbors")["contents"]
+
+    @property
+    def n_entries(self) -> int:
+        """The number of entries of the datastore."""
+        return len(entries_of(self.searched))
 
     @cached_property
     def nll(self) -> NDArray[np.float64]:

@@ -54,9 +54,8 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
     for seed in run.seeds:
         folders = {name: projected[seed, name] for name in own["last_layers"]}
         retrieved = run.retrieved(run.scored(seed, positions=own["positions"]))
-        _require_one_origin(
-            retrieved, {solved[seed]: OPTIMA} | dict.fromkeys(folders.values(), PROJECTIONS)
-        )
+        _require_one_origin(retrieved, [solved[seed]], kind=OPTIMA)
+        _require_one_origin(retrieved, folders.values(), kind=PROJECTIONS)
         of_seed = ProjectedSeed.of(retrieved, Point(**run.baseline["published"]))
         certified = read_optima(solved[seed], of_seed.scored.places)
         rows += of_seed.baseline_rows()

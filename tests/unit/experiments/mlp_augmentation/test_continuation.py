@@ -15,6 +15,7 @@ from knnlm.lm.anatomy import FFN_INPUT_BEFORE, capture
 from knnlm.lm.model import create_model, load_model, save_model
 from knnlm.lm.pretraining import next_token_loss
 from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest, write_manifest
+from knnlm.runtime.making import Target
 
 SETTINGS = {
     "batch_size": 16,
@@ -47,15 +48,8 @@ def network():
 
 
 def run(folders, output, continuation="last_layers", updates=10, fingerprint="f" * 64, **changes):
-    continue_training(
-        output=output,
-        fingerprint=fingerprint,
-        **folders,
-        continuation=continuation,
-        updates=updates,
-        settings=SETTINGS | changes,
-        seed=0,
-    )
+    target = Target(output, fingerprint, {"control": continuation, "seed": "0"})
+    continue_training(target, **folders, updates=updates, settings=SETTINGS | changes)
     return load_model(output)
 
 

@@ -1,28 +1,38 @@
 """The experiment end to end on a small model: what is compared, and with what."""
 
+import random
+import shutil
 from itertools import product
 
 import numpy as np
 import pytest
 from lm_artifacts import MODEL, VOCABULARY
-from retrieval_artifacts import find_neighbors, make_datastore, make_index, write_inputs
+from retrieval_artifacts import (
+    find_neighbors,
+    make_datastore,
+    make_index,
+    write_inputs,
+    write_scored,
+)
+from scored_run_artifacts import called, write_point
 
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, tidy, write_table
 from knnlm.experiments.mlp_augmentation.controls import equal_flops_updates, train_control
 from knnlm.experiments.mlp_augmentation.cost import flops_of_search, storage_of
-from knnlm.experiments.mlp_augmentation.figure import draw_mlp_augmentation
+from knnlm.experiments.mlp_augmentation.figure import draw
 from knnlm.experiments.mlp_augmentation.macondo import macondo_rows
 from knnlm.experiments.mlp_augmentation.stored_replacement import (
     load_replacement,
     train_replacement,
 )
-from knnlm.experiments.mlp_augmentation.table import best_lmbda, evaluate_mlp_augmentation
+from knnlm.experiments.mlp_augmentation.table import best_lmbda, evaluate
 from knnlm.lm.model import create_model
-from knnlm.lm.scoring import load_queries, score_queries
+from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import mix_log_probs
-from knnlm.retrieval.mlp_replacement import HEADS, target_log_probs
+from knnlm.retrieval.mlp_replacement import HEADS, replacement_log_probs
 from knnlm.runtime.artifacts import MANIFEST, ArtifactError, read_manifest
+from knnlm.runtime.making import Target
 
 SITE = "ffn_input_after_layer_norm"
 SPLITS = ("validation", "test")
@@ -40,27 +50,34 @@ TRAINING = {
     "save_every": 5,
     "buffer_mib": 1,
 }
-KNN = {
+BASELINE = {
+    "datastore": "base",
     "index": "exact",
+    "indexes": ["exact", "ivf_flat"],
     "grid": {"lmbdas": {"low": 0.1, "high": 0.9, "count": 9}},
     "bootstrap": {"samples": 100, "seed": 0},
 }
 INDEXES = {
-    "exact": {"engine": "exact"},
+    "exact": {"engine": "exact", "metric": "l2"},
     "ivf_flat": {
         "engine": "ivf_flat",
+        "metric": "l2",
         "n_centroids": 8,
         "n_probes": 2,
         "train_keys": 300,
         "rescore": False,
     },
 }
-KNN_TABLE = tidy(
-    {"experiment": "knn_perplexity", "split": "validation", "method": "knn_lm", "seed": 0}
-    | {"setting": f"{index}/tuned", "metric": metric, "value": value, "n": 1, "unit": "any"}
-    for index in INDEXES
-    for metric, value in {"k": 4, "temperature": 2.0, "lmbda": 0.3}.items()
-)
+SETTINGS = {
+    "corpus": "small",
+    "lm_seeds": [0],
+    "baseline": BASELINE,
+    "datastores": {"base": {"model": "base"}},
+    "indexes": INDEXES,
+    "mlp_augmentation": {"heads": list(HEADS), "controls": list(CONTROLS), "training": TRAINING},
+}
+SEED_0 = {"seed": "0"}
+STORE = {"datastore": "base", **SEED_0}
 
 
 def macondo_table(seeds=(0, 1), mlp=(4.0, 3.0)):
@@ -77,82 +94,77 @@ def macondo_table(seeds=(0, 1), mlp=(4.0, 3.0)):
     return tidy([*rows, foreign])
 
 
+def queries_of(root, name, split):
+    """Return the folder of the queries that the LM or a control scored."""
+    kind = "queries" if name == "base" else "continued_queries"
+    return root / f"{kind}/{name}/seed0/small/{split}"
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Return what the workflow would have made for one seed."""
     root = tmp_path_factory.mktemp("run")
     lm = write_inputs(root)
-    store = root / "datastore"
+    model = root / "models/base/seed0"
+    shutil.copytree(lm["model"], model)
+    called(model, model="base", **SEED_0)
+    lm |= {"model": model}
+    store = root / "datastores/base/seed0"
     make_datastore(store, site=SITE, stride=4, dtype="float16", shard_mib=1, **lm)
+    called(store, **STORE)
     for head in HEADS:
-        train_replacement(
-            output=root / head,
-            fingerprint="f",
-            datastore=store,
-            model=lm["model"],
-            head_setting=head,
-            settings=TRAINING,
-            seed=0,
-        )
+        target = Target(root / f"replacements/base/seed0/{head}", "f", STORE | {"head": head})
+        train_replacement(target, datastore=store, model=model, settings=TRAINING)
     for control in CONTROLS:
-        train_control(
-            output=root / control,
-            fingerprint="f",
-            control=control,
-            settings=TRAINING,
-            seed=0,
-            **lm,
-        )
-    for name, split in product(("model", *CONTROLS), SPLITS):
-        score_queries(
-            output=root / f"{name}-{split}",
-            fingerprint="f",
-            model=root / name,
-            tokens=lm["tokens"],
-            split=split,
-            queries={"tokens": None, "tokens_per_document": None, "stride": 4, "seed": 0},
-        )
+        names = {"control": control, **SEED_0}
+        target = Target(root / f"continued/{control}/seed0", "f", names)
+        train_control(target, settings=TRAINING, **lm)
+    every = {"tokens": None, "tokens_per_document": None, "stride": 4, "seed": 0}
+    networks = {"base": model} | {name: root / f"continued/{name}/seed0" for name in CONTROLS}
+    for name, split in product(networks, SPLITS):
+        inputs = {"model": networks[name], "tokens": lm["tokens"], "queries": every}
+        folder = write_scored(queries_of(root, name, split), split=split, **inputs)
+        kind = "model" if name == "base" else "control"
+        called(folder, corpus="small", split=split, **{kind: name}, **SEED_0)
     for name, index in INDEXES.items():
-        built = {"datastore": store, "index": root / name}
-        make_index(root / name, datastore=store, index=index)
-        find_neighbors(
-            root / f"neighbors-{name}",
-            queries=root / "model-test",
+        built = root / f"indexes/base/seed0/{name}"
+        called(make_index(built, datastore=store, index=index), index=name, **STORE)
+        found = find_neighbors(
+            root / f"neighbors/base/seed0/{name}/small/test",
+            datastore=store,
+            index=built,
+            queries=queries_of(root, "base", "test"),
             k=4,
             block_queries=64,
             recall_sample=8,
-            seed=0,
-            **built,
         )
+        place = {"index": name, "corpus": "small", **STORE}
+        called(found, split="test", **place)
+        write_point(root / f"tuned/base/seed0/{name}/small.json", (4, 2.0, 0.3), **place)
+    write_table(root / "overspecification.csv", macondo_table())
     return root
 
 
-def evaluate(root, **changes):
-    arguments = {
-        "corpus": "small",
-        "model": "base",
-        "seeds": [0],
-        "settings": {"heads": list(HEADS), "controls": list(CONTROLS)},
-        "training": TRAINING,
-        "knn": KNN,
-        "indexes": INDEXES,
-        "knn_table": KNN_TABLE,
-        "macondo_table": macondo_table(),
-        "models": [root / "model"],
-        "datastores": [root / "datastore"],
-        "index_folders": [root / name for name in INDEXES],
-        "queries": [root / f"model-{split}" for split in SPLITS],
-        "neighbors": [root / f"neighbors-{name}" for name in INDEXES],
-        "replacements": [root / head for head in HEADS],
-        "controls": [root / control for control in CONTROLS],
-        "control_queries": [root / f"{name}-{split}" for name in CONTROLS for split in SPLITS],
+def inputs_of(root):
+    """Return the inputs of the rule, in no order that means anything."""
+    found = {
+        "macondo_table": [root / "overspecification.csv"],
+        "models": [root / "models/base/seed0"],
+        "datastores": [root / "datastores/base/seed0"],
+        "indexes": [root / f"indexes/base/seed0/{name}" for name in INDEXES],
+        "queries": [queries_of(root, "base", split) for split in SPLITS],
+        "neighbors": [root / f"neighbors/base/seed0/{name}/small/test" for name in INDEXES],
+        "tuned": [root / f"tuned/base/seed0/{name}/small.json" for name in INDEXES],
+        "replacements": [root / f"replacements/base/seed0/{head}" for head in HEADS],
+        "controls": [root / f"continued/{name}/seed0" for name in CONTROLS],
+        "control_queries": [queries_of(root, *of) for of in product(CONTROLS, SPLITS)],
     }
-    return evaluate_mlp_augmentation(**(arguments | changes))
+    return {name: random.Random(1).sample(paths, len(paths)) for name, paths in found.items()}
 
 
 @pytest.fixture(scope="module")
 def table(folders):
-    return evaluate(folders)
+    return evaluate(inputs_of(folders), SETTINGS)["table"]
 
 
 def value(table, method, setting, metric, **names):
@@ -161,10 +173,12 @@ def value(table, method, setting, metric, **names):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_mlp_is_mixed_with_the_weight_that_validation_chose(folders, table, head):
-    module = load_replacement(folders / head, model=folders / "model")
-    lm = {split: load_queries(folders / f"model-{split}") for split in SPLITS}
+    module = load_replacement(
+        folders / f"replacements/base/seed0/{head}", model=folders / "models/base/seed0"
+    )
+    lm = {split: load_queries(queries_of(folders, "base", split)) for split in SPLITS}
     mlp = {
-        split: target_log_probs(module, queries.hidden(SITE), queries.targets)
+        split: replacement_log_probs(module, queries.hidden(SITE), queries.targets)
         for split, queries in lm.items()
     }
     nll = {
@@ -222,7 +236,11 @@ def test_differences_are_to_the_lm_to_knn_and_to_the_control_in_the_same_way(tab
 def test_bytes_are_those_on_disk_and_w_counts_when_it_is_its_own(folders, table):
     keys, values = ENTRIES * D, 2 * ENTRIES + 128  # of the header of .npy
     mlp = 4 * (D * HIDDEN + HIDDEN + HIDDEN * D + D + 2 * D)
-    parts = [path for path in (folders / "ivf_flat").iterdir() if path.name != MANIFEST]
+    parts = [
+        path
+        for path in (folders / "indexes/base/seed0/ivf_flat").iterdir()
+        if path.name != MANIFEST
+    ]
     head, index = 4 * VOCABULARY * D, sum(path.stat().st_size for path in parts)
     block = 4 * (2 * D * MODEL["ffn_width"] + MODEL["ffn_width"] + D + 4 * D)  # MLP and two norms
 
@@ -241,7 +259,8 @@ def test_bytes_are_those_on_disk_and_w_counts_when_it_is_its_own(folders, table)
 
 
 def test_the_fused_engine_stores_nothing_but_the_values(folders, tmp_path):
-    store, index = folders / "datastore", {"engine": "fused", "block_keys": 64}
+    store = folders / "datastores/base/seed0"
+    index = {"engine": "fused", "metric": "l2", "block_keys": 64}
 
     found = storage_of(
         store, {"fused": make_index(tmp_path / "fused", datastore=store, index=index)}
@@ -251,10 +270,11 @@ def test_the_fused_engine_stores_nothing_but_the_values(folders, tmp_path):
 
 
 def test_a_control_reads_as_many_tokens_or_costs_as_many_flops(folders, table):
-    pairs = {head: read_manifest(folders / head, kind="mlp_replacement") for head in HEADS}
+    trained = {head: folders / f"replacements/base/seed0/{head}" for head in HEADS}
+    pairs = {head: read_manifest(path, kind="mlp_replacement") for head, path in trained.items()}
     updates = {head: manifest["contents"]["updates"] for head, manifest in pairs.items()}
-    last = read_manifest(folders / "last_layers", kind="model")["contents"]
-    whole = read_manifest(folders / "whole_model", kind="model")["contents"]
+    last = read_manifest(folders / "continued/last_layers/seed0", kind="model")["contents"]
+    whole = read_manifest(folders / "continued/whole_model/seed0", kind="model")["contents"]
 
     assert set(updates.values()) == {last["updates"]} == {2 * ENTRIES // 32}
     assert last["tokens"] == pairs["random"]["contents"]["pairs"]
@@ -307,19 +327,60 @@ def test_the_table_and_the_figure_have_the_same_bytes_every_time(table, tmp_path
         read = read_table(tmp_path / f"{name}.csv")
         with look():
             paths = {kind: tmp_path / f"{name}.{kind}" for kind in ("svg", "png")}
-            save_figure(draw_mlp_augmentation(read), **paths)
+            save_figure(draw({"table": read}), **paths)
 
     for kind in ("csv", "svg", "png"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 
-def test_a_replacement_of_another_model_is_an_error(folders, table, tmp_path):
+def test_a_replacement_of_another_model_is_an_error(folders):
+    replacement = folders / "replacements/base/seed0/random"
+
     with pytest.raises(ArtifactError, match="made from another model"):
-        load_replacement(folders / "random", model=folders / "whole_model")
+        load_replacement(replacement, model=folders / "continued/whole_model/seed0")
 
 
-def test_a_control_that_scored_other_positions_is_an_error(folders):
-    foreign = [folders / f"{name}-{split}" for name in CONTROLS for split in ("test", "test")]
+def test_folders_in_another_order_give_the_same_table(folders, table):
+    inputs = {name: sorted(paths) for name, paths in inputs_of(folders).items()}
 
-    with pytest.raises(ValueError, match="last_layers to score the same positions of validation"):
-        evaluate(folders, control_queries=foreign)
+    assert inputs != inputs_of(folders)
+    assert evaluate(inputs, SETTINGS)["table"].equals(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "there"),
+    [
+        (
+            "replacements",
+            "replacements/base/seed0/random",
+            "replacements/base/seed0/lm_head_frozen",
+        ),
+        ("controls", "continued/last_layers/seed0", "continued/whole_model/seed0"),
+        (
+            "control_queries",
+            "continued_queries/last_layers/seed0/small/test",
+            "continued_queries/last_layers/seed0/small/validation",
+        ),
+        ("indexes", "indexes/base/seed0/exact", "indexes/base/seed1/exact"),
+    ],
+)
+def test_a_folder_in_the_place_of_another_stops_with_its_name(folders, tmp_path, name, path, there):
+    moved = tmp_path / there
+    shutil.copytree(folders / path, moved)
+    inputs = inputs_of(folders)
+    inputs[name] = [moved if folder == folders / path else folder for folder in inputs[name]]
+
+    with pytest.raises(ArtifactError, match=f"expected {moved} to be what its path says"):
+        evaluate(inputs, SETTINGS)
+
+
+def test_a_control_that_scored_other_positions_stops_with_its_folder(folders, tmp_path):
+    folder = tmp_path / "continued_queries/last_layers/seed0/small/test"
+    inputs = inputs_of(folders)
+    real = queries_of(folders, "last_layers", "test")
+    shutil.copytree(queries_of(folders, "last_layers", "validation"), folder)
+    called(folder, control="last_layers", corpus="small", split="test", **SEED_0)
+    queries = [folder if path == real else path for path in inputs["control_queries"]]
+
+    with pytest.raises(ArtifactError, match=f"expected {folder} to score the same positions"):
+        evaluate(inputs | {"control_queries": queries}, SETTINGS)

@@ -24,6 +24,7 @@ from knnlm.lm.model import load_model
 from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.mlp_replacement import MlpReplacement, train_on_pairs
 from knnlm.runtime.artifacts import ArtifactError
+from knnlm.runtime.making import Target
 
 SCRIPTS = Path(__file__).parents[4] / "scripts"
 SETTINGS = {
@@ -43,17 +44,15 @@ SLOWED = """
     from pathlib import Path
     import knnlm.retrieval.mlp_replacement as module
     from knnlm.experiments.mlp_augmentation.stored_replacement import train_replacement
+    from knnlm.runtime.making import Target
 
     real = module._loss
     module._loss = lambda *arguments: (time.sleep({seconds}), real(*arguments))[1]
     train_replacement(
-        output=Path({output!r}),
-        fingerprint="f",
+        Target(Path({output!r}), "f", {names!r}),
         datastore=Path({datastore!r}),
         model=Path({model!r}),
-        head_setting="random",
         settings={settings!r},
-        seed=0,
     )
 """
 
@@ -77,9 +76,8 @@ def folders(tmp_path_factory):
 
 
 def make(folders, output, head="random"):
-    train_replacement(
-        output=output, fingerprint="f", head_setting=head, settings=SETTINGS, seed=0, **folders
-    )
+    target = Target(output, "f", {"datastore": "base", "seed": "0", "head": head})
+    train_replacement(target, settings=SETTINGS, **folders)
     return output
 
 
@@ -111,7 +109,9 @@ def test_a_killed_training_goes_on_to_the_same_bytes(folders, tmp_path):
     whole = make(folders, tmp_path / "whole")
     output = tmp_path / "killed"
     paths = {name: str(folder) for name, folder in folders.items()}
-    code = SLOWED.format(seconds=0.05, output=str(output), settings=SETTINGS, **paths)
+    names = {"datastore": "base", "seed": "0", "head": "random"}
+    made = {"output": str(output), "names": names, "settings": SETTINGS}
+    code = SLOWED.format(seconds=0.05, **made, **paths)
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         env=os.environ | {"PYTHONPATH": str(SCRIPTS), "OMP_NUM_THREADS": "1"},

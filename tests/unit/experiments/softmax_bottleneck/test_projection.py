@@ -6,20 +6,13 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.distributions import Categorical, kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from knnlm.experiments.softmax_bottleneck.convex_projection import optimum, truncated_head
-from knnlm.experiments.softmax_bottleneck.projection import (
-    Mixture,
-    kl_and_gradient,
-    merge_neighbors,
-    mixture_nll,
-    project,
-    score,
-)
+from knnlm.experiments.softmax_bottleneck.mixture import Mixture
+from knnlm.experiments.softmax_bottleneck.projection import kl_and_gradient, project, score
+from knnlm.retrieval.distribution import knn_distribution
 
 N, DIM, N_TOKENS, K = 7, 5, 60, 12
 DIRECTIONS = ["p||f", "f||p"]
@@ -32,7 +25,7 @@ def a_mixture(*, lmbda=0.25, dtype=torch.float64, seed=0):
     hidden = torch.randn(N, DIM, generator=generator, dtype=dtype)
     values = torch.randint(N_TOKENS, (N, K), generator=generator)
     distances = torch.rand(N, K, generator=generator) * 9
-    return Mixture(hidden, head, *merge_neighbors(distances, values, temperature=2.0), lmbda)
+    return Mixture(hidden, head, *knn_distribution(distances, values, temperature=2.0), lmbda)
 
 
 def some_targets():
@@ -105,55 +98,6 @@ def close(actual, expected, *, atol=1e-10):
     torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
-# The kNN distribution
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.data())
-def test_neighbors_that_share_a_value_add_up(data):
-    k = data.draw(st.integers(1, 9))
-    values = data.draw(st.lists(st.integers(0, 4), min_size=k, max_size=k))
-    distances = data.draw(st.lists(st.floats(0, 50, width=32), min_size=k, max_size=k))
-
-    merged, probabilities = merge_neighbors(
-        torch.tensor([distances]), torch.tensor([values]), temperature=3.0
-    )
-
-    weights = softmax(-np.array(distances) / 3.0)
-    expected = np.bincount(values, weights=weights, minlength=5)
-    actual = np.zeros(5)
-    np.add.at(actual, merged[0].numpy(), probabilities[0].numpy())
-    np.testing.assert_allclose(actual, expected, atol=1e-12)
-    assert merged.shape[1] == len(set(values))
-
-
-def test_a_missing_neighbor_never_counts():
-    distances = torch.tensor([[1.0, 2.0, torch.inf, 0.5], [1.0, torch.inf, torch.inf, torch.inf]])
-    values = torch.tensor([[7, 8, 7, -1], [3, -1, 5, 6]])
-
-    merged, probabilities = merge_neighbors(distances, values, temperature=1.0)
-
-    weight = 1 / (1 + np.exp(-1.0))
-    assert merged[0].tolist() == [7, 8]
-    np.testing.assert_allclose(probabilities[0], [weight, 1 - weight], rtol=1e-12)
-    assert (merged[1, 0], probabilities[1, 0], probabilities[1, 1]) == (3, 1, 0)
-
-
-@pytest.mark.parametrize(
-    ("distances", "values", "temperature", "message"),
-    [
-        ([[1.0]], [[1]], 0.0, "temperature must be above 0"),
-        ([[1.0, 2.0]], [[1]], 1.0, "expected distances"),
-        ([[float("nan")]], [[1]], 1.0, "got nan"),
-        ([[1.0], [torch.inf]], [[1], [1]], 1.0, "none for 1 of 2"),
-        ([[1.0], [1.0]], [[1], [-1]], 1.0, "none for 1 of 2"),
-    ],
-)
-def test_neighbors_that_make_no_distribution_are_refused(distances, values, temperature, message):
-    with pytest.raises(ValueError, match=message):
-        merge_neighbors(torch.tensor(distances), torch.tensor(values), temperature=temperature)
-
-
 # The mixture
 
 
@@ -194,7 +138,7 @@ def test_a_neighbor_that_the_lm_rules_out_keeps_its_probability():
                 "values": torch.ones(N, 2, dtype=torch.int64),
                 "probabilities": torch.full((N, 2), 0.5, dtype=torch.float64),
             },
-            "use merge_neighbors",
+            "use knn_distribution",
         ),
     ],
 )
@@ -237,7 +181,6 @@ def test_scores_are_both_kls_and_the_nll(tile):
     close(scores.kl_p_f, kl_divergence(p, q))
     close(scores.kl_f_p, kl_divergence(q, p))
     close(scores.nll, -q.log_prob(targets))
-    close(mixture_nll(mixture, targets, tile=tile), -p.log_prob(targets))
 
 
 # The paper's optimizer
@@ -540,7 +483,7 @@ def test_at_the_vocabulary_of_wikitext_no_array_outgrows_a_tile():
     head = torch.randn(WIKITEXT_TOKENS, dim, generator=generator)
     hidden = torch.randn(n, dim, generator=generator)
     values = torch.randint(WIKITEXT_TOKENS, (n, 4), generator=generator)
-    neighbors = merge_neighbors(torch.rand(n, 4, generator=generator), values, temperature=1.0)
+    neighbors = knn_distribution(torch.rand(n, 4, generator=generator), values, temperature=1.0)
     mixture = Mixture(hidden, head, *neighbors, 0.25)
     targets = torch.zeros(n, dtype=torch.int64)
 
@@ -560,7 +503,6 @@ def test_at_the_vocabulary_of_wikitext_no_array_outgrows_a_tile():
             tile=tile,
         )
         scores = score(f, walked.z, mixture, targets, tile=tile)
-        mixture_nll(mixture, targets, tile=tile)
 
     assert largest.n_elements == tile * WIKITEXT_TOKENS
     assert (scores.kl_p_f > 0).all()

@@ -1,5 +1,6 @@
 """The experiment end to end on a small model: what is projected, from where, and what is said."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,21 +8,25 @@ import pytest
 import torch
 import yaml
 from lm_artifacts import MODEL, VOCABULARY, write_tokenizer, write_tokens
-from retrieval_artifacts import files_of, find_neighbors, make_datastore, make_index, write_model
+from retrieval_artifacts import (
+    files_of,
+    find_neighbors,
+    make_datastore,
+    make_index,
+    write_model,
+    write_scored,
+)
+from scored_run_artifacts import called, of_another_seed, write_point
 
 from knnlm.evidence.plotting import look, save_figure
-from knnlm.evidence.tables import read_table, select, tidy, write_table
+from knnlm.evidence.tables import read_table, select, write_table
 from knnlm.experiments.softmax_bottleneck import walks as softmax_bottleneck_walks
+from knnlm.experiments.softmax_bottleneck.checks import check
 from knnlm.experiments.softmax_bottleneck.convex_projection import optimum
-from knnlm.experiments.softmax_bottleneck.figure import draw_softmax_bottleneck
+from knnlm.experiments.softmax_bottleneck.figure import draw
 from knnlm.experiments.softmax_bottleneck.optima import Unit, project_on_heads, read_optima
-from knnlm.experiments.softmax_bottleneck.problem import load_problem, spread
-from knnlm.experiments.softmax_bottleneck.projection import mixture_nll
-from knnlm.experiments.softmax_bottleneck.table import (
-    best_of,
-    evaluate_softmax_bottleneck,
-    share_of_gap,
-)
+from knnlm.experiments.softmax_bottleneck.problem import ProjectionInputs, load_problem
+from knnlm.experiments.softmax_bottleneck.table import best_of, evaluate, share_of_gap
 from knnlm.experiments.softmax_bottleneck.walks import (
     project_distributions,
     read_walks,
@@ -29,11 +34,14 @@ from knnlm.experiments.softmax_bottleneck.walks import (
 )
 from knnlm.lm.anatomy import head_weight
 from knnlm.lm.model import create_model, load_model, save_model
-from knnlm.lm.scoring import load_queries, score_queries
+from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
 from knnlm.retrieval.neighbors import load_neighbors
+from knnlm.retrieval.sampling import evenly_spaced
 from knnlm.retrieval.tuning import Point
 from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest, write_manifest
+from knnlm.runtime.experiments import read_experiments, with_experiments
+from knnlm.runtime.making import Target
 from knnlm.runtime.settings import SettingsError, resolve
 
 ROOT = Path(__file__).parents[4]
@@ -55,46 +63,59 @@ SETTINGS = {
     "tile": 32,
 }
 PUBLISHED = {"k": 4, "lmbda": 0.25, "temperature": 1.0}
-KNN = {"index": "exact", "published": PUBLISHED, "bootstrap": {"samples": 100, "seed": 0}}
+BASELINE = {"datastore": "base", "index": "exact", "published": PUBLISHED}
+BASELINE |= {"bootstrap": {"samples": 100, "seed": 0}}
 SEEDS = (0, 1)
-KNN_TABLE = tidy(
-    {"experiment": "knn_perplexity", "split": "validation", "method": "knn_lm", "seed": seed}
-    | {"setting": "exact/tuned", "metric": metric, "value": value, "n": 1, "unit": "any"}
-    for seed in SEEDS
-    for metric, value in POINT._asdict().items()
-)
+RUN = {
+    "corpus": "small",
+    "baseline": BASELINE,
+    "datastores": {"base": {"model": "base"}},
+    "softmax_bottleneck": SETTINGS,
+}
+SEED_0 = {"seed": "0"}
 
 
-def write_head(folder, tokenizer, *, width):
+def write_head(folder, tokenizer, *, name, width):
     """Write a model of another width."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     shape = {**MODEL, "width": width, "ffn_width": 2 * width}
     model = create_model(shape, vocabulary_size=VOCABULARY, seed=1)
     with torch.no_grad():
         model.lm_head.weight.mul_(20)
     save_model(model, folder)
     made_from = {"tokenizer": identity(tokenizer, kind="tokenizer")}
-    write_manifest(folder, kind="model", settings={}, made_from=made_from, contents={})
+    write_manifest(
+        folder,
+        kind="model",
+        names={"model": name, **SEED_0},
+        settings={},
+        made_from=made_from,
+        contents={},
+    )
 
 
-def common(root):
-    return {
-        "fingerprint": "f",
-        "model": root / "model",
-        "queries": root / "queries",
-        "neighbors": root / "neighbors",
-        "knn_table": KNN_TABLE,
-        "index": "exact",
-        "site": SITE,
-        "seed": 0,
-        "settings": SETTINGS,
-    }
+def inputs_of(root):
+    return ProjectionInputs(
+        model=root / "models/base/seed0",
+        queries=root / "queries/base/seed0/small/test",
+        neighbors=root / "neighbors/base/seed0/exact/small/test",
+        site=SITE,
+    )
 
 
-def solve(root, output="optima", **changes):
-    others = {name: root / name for name in SETTINGS["heads"]}
-    arguments = {"output": root / output, "others": others, "published": PUBLISHED}
-    project_on_heads(**common(root) | arguments | changes)
+def walk(root, output, last_layers):
+    target = Target(output, "f", SEED_0 | {"last_layers": last_layers})
+    project_distributions(target, inputs=inputs_of(root), point=POINT, settings=SETTINGS)
+
+
+def solve(root, output, others=None):
+    project_on_heads(
+        Target(output, "f", SEED_0),
+        inputs=inputs_of(root),
+        others=others or [root / f"models/{name}/seed0" for name in reversed(SETTINGS["heads"])],
+        points={"tuned": POINT, "published": Point(**PUBLISHED)},
+        settings=SETTINGS,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -103,69 +124,68 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     tokenizer = write_tokenizer(root / "tokenizer")
     tokens = write_tokens(root / "tokens", tokenizer, lengths={"test": [7] * N_DOCUMENTS})
-    model = write_model(root / "model", tokenizer)
+    inputs = inputs_of(root)
+    called(write_model(inputs.model, tokenizer), model="base", **SEED_0)
     for name, width in {"narrow": 8, "wide": 24}.items():
-        write_head(root / name, tokenizer, width=width)
-    built = {"datastore": root / "datastore", "index": root / "index"}
-    make_datastore(
-        root / "datastore",
-        tokens=tokens,
-        model=model,
-        site=SITE,
-        stride=4,
-        dtype="float16",
-        shard_mib=1,
-    )
-    make_index(root / "index", datastore=root / "datastore", index={"engine": "exact"})
-    score_queries(
-        output=root / "queries",
-        fingerprint="f",
-        model=model,
-        tokens=tokens,
-        split="test",
-        queries={"tokens": None, "tokens_per_document": None, "stride": 4, "seed": 0},
-    )
+        write_head(root / f"models/{name}/seed0", tokenizer, name=name, width=width)
+    lm = {"tokens": tokens, "model": inputs.model}
+    store, index = root / "datastores/base/seed0", root / "indexes/base/seed0/exact"
+    make_datastore(store, site=SITE, stride=4, dtype="float16", shard_mib=1, **lm)
+    make_index(index, datastore=store, index={"engine": "exact", "metric": "l2"})
+    every = {"tokens": None, "tokens_per_document": None, "stride": 4, "seed": 0}
+    write_scored(inputs.queries, split="test", queries=every, **lm)
+    called(inputs.queries, model="base", corpus="small", split="test", **SEED_0)
     find_neighbors(
-        root / "neighbors",
-        queries=root / "queries",
+        inputs.neighbors,
+        datastore=store,
+        index=index,
+        queries=inputs.queries,
         k=K,
         block_queries=64,
         recall_sample=8,
-        seed=0,
-        **built,
     )
+    names = {"datastore": "base", "index": "exact", "corpus": "small", **SEED_0}
+    called(inputs.neighbors, split="test", **names)
+    write_point(root / "tuned/base/seed0/exact/small.json", POINT, **names)
     for name in MAPS:
-        project_distributions(output=root / name, last_layers=name, **common(root))
-    solve(root)
+        walk(root, root / f"projections/seed0/{name}", name)
+    solve(root, root / "projections/seed0/optima")
     return root
 
 
-def evaluate(root, *, seeds=SEEDS[:1], **changes):
+def evaluate_seeds(root, *, seeds=SEEDS[:1], settings=SETTINGS, order=list, **changes):
     """Return the table; every seed has the artifacts of the first."""
-    arguments = {
-        "corpus": "small",
-        "model": "base",
-        "seeds": list(seeds),
-        "settings": SETTINGS,
-        "knn": KNN,
-        "knn_table": KNN_TABLE,
-        "queries": [root / "queries" for _ in seeds],
-        "neighbors": [root / "neighbors" for _ in seeds],
-        "projections": [root / name for _ in seeds for name in MAPS],
-        "optima": [root / "optima" for _ in seeds],
+    found = inputs_of(root)
+    first = {
+        "queries": [found.queries],
+        "neighbors": [found.neighbors],
+        "tuned": [root / "tuned/base/seed0/exact/small.json"],
+        "projections": [root / f"projections/seed0/{name}" for name in MAPS],
+        "optima": [root / "projections/seed0/optima"],
     }
-    return evaluate_softmax_bottleneck(**arguments | changes)
+    inputs = {
+        name: order(
+            [of_another_seed(path, seed) if seed else path for seed in seeds for path in of_0]
+        )
+        for name, of_0 in first.items()
+    }
+    run = RUN | {"lm_seeds": list(seeds), "softmax_bottleneck": settings}
+    return evaluate(inputs | changes, run)["table"]
 
 
 @pytest.fixture(scope="module")
 def table(folders):
-    return evaluate(folders)
+    return evaluate_seeds(folders)
 
 
 @pytest.fixture(scope="module")
 def problem(folders):
-    paths = {name: folders / name for name in ("model", "queries", "neighbors")}
-    return load_problem(**paths, point=POINT, positions=POSITIONS, site=SITE)
+    return load_problem(inputs_of(folders), POINT, positions=POSITIONS)
+
+
+def read_scored(root):
+    found = inputs_of(root)
+    return load_queries(found.queries), load_neighbors(found.neighbors)
 
 
 def value(table, **names):
@@ -175,24 +195,21 @@ def value(table, **names):
 # What is projected
 
 
-def test_positions_are_spread_evenly_over_all_documents(folders):
-    queries = load_queries(folders / "queries")
+def test_positions_are_of_all_documents(folders, problem):
+    queries = load_queries(inputs_of(folders).queries)
 
-    places = spread(queries.n_queries, positions=POSITIONS)
-
-    assert len(np.unique(places)) == POSITIONS
-    assert set(np.diff(places)) == {queries.n_queries // POSITIONS, 1 + queries.n_queries // 70}
-    assert len(np.unique(queries.documents[places])) == N_DOCUMENTS
-    assert spread(5, positions=9).tolist() == [0, 1, 2, 3, 4]
+    assert len(np.unique(problem.places)) == POSITIONS
+    assert len(np.unique(queries.documents[problem.places])) == N_DOCUMENTS
 
 
 def test_the_target_is_the_knn_lm_of_the_stored_neighbors(folders, problem):
-    queries, found = load_queries(folders / "queries"), load_neighbors(folders / "neighbors")
+    queries, found = read_scored(folders)
 
-    actual = mixture_nll(problem.mixture, problem.targets, tile=9)
+    log_probs = problem.mixture.log_probs(slice(None))
 
     knn = knn_log_probs(found.distances, found.values, queries.targets, temperature=20.0)
     expected = -mix_log_probs(queries.lm_log_probs, knn, POINT.lmbda)[problem.places]
+    actual = -log_probs.gather(1, problem.targets[:, None]).squeeze(1)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
@@ -208,7 +225,7 @@ def test_every_map_gives_exactly_the_lm_where_it_starts_from_the_lm(problem, las
 
 
 def test_the_other_start_is_the_key(folders, problem):
-    keys = load_queries(folders / "queries").hidden(SITE)[problem.places]
+    keys = load_queries(inputs_of(folders).queries).hidden(SITE)[problem.places]
 
     for last_layers in ("head", "f"):
         np.testing.assert_array_equal(problem.starts(last_layers)["from_key"], keys)
@@ -252,8 +269,8 @@ def test_the_best_of_several_walks_is_chosen_by_its_kl_query_by_query():
 
 
 def test_lm_and_knn_lm_are_those_of_the_sampled_positions(folders, table):
-    queries, found = load_queries(folders / "queries"), load_neighbors(folders / "neighbors")
-    places = spread(queries.n_queries, positions=POSITIONS)
+    queries, found = read_scored(folders)
+    places = evenly_spaced(queries.n_queries, POSITIONS)
     lm = queries.lm_log_probs[places]
 
     knn = knn_log_probs(
@@ -299,7 +316,9 @@ def test_a_walk_lowers_the_kl_that_it_minimizes_and_counts_its_steps(table):
 
 @pytest.mark.parametrize("last_layers", MAPS)
 def test_what_a_walk_minimizes_is_the_kl_of_its_direction(folders, problem, last_layers):
-    for walk, found in read_walks(folders / last_layers, problem.places).items():
+    for walk, found in read_walks(
+        folders / f"projections/seed0/{last_layers}", problem.places
+    ).items():
         kl = {"p||f": "kl_p_f", "f||p": "kl_f_p"}[walk.direction]
         ends = [found[f"start_{kl}"].mean(), found[kl].mean()]
 
@@ -336,14 +355,15 @@ def test_a_head_of_lower_rank_is_farther_and_ranks_are_those_of_the_heads(table)
 @pytest.mark.parametrize("unit", [("tuned", "rank_8"), ("tuned", "narrow"), ("published", "own")])
 def test_an_optimum_is_that_of_its_target_on_its_head(folders, unit):
     target, head = unit
-    paths = {name: folders / name for name in ("model", "queries", "neighbors")}
     point = {"tuned": POINT, "published": Point(**PUBLISHED)}[target]
-    problem = load_problem(**paths, point=point, positions=POSITIONS, site=SITE)
-    own, narrow = (head_weight(load_model(folders / name)) for name in ("model", "narrow"))
+    problem = load_problem(inputs_of(folders), point, positions=POSITIONS)
+    own, narrow = (
+        head_weight(load_model(folders / f"models/{name}/seed0")) for name in ("base", "narrow")
+    )
     left, sizes, _ = torch.linalg.svd(own.detach().double(), full_matrices=False)
     heads = {"own": own, "narrow": narrow, "rank_8": left[:, :8] * sizes[:8]}
 
-    found = read_optima(folders / "optima", problem.places)[Unit(*unit)]
+    found = read_optima(folders / "projections/seed0/optima", problem.places)[Unit(*unit)]
 
     start = torch.zeros(POSITIONS, heads[head].shape[1])
     expected = optimum(
@@ -358,7 +378,7 @@ def test_an_optimum_is_that_of_its_target_on_its_head(folders, unit):
 
 
 def test_several_seeds_have_their_rows_and_means_over_them(folders, table):
-    several = evaluate(folders, seeds=SEEDS)
+    several = evaluate_seeds(folders, seeds=SEEDS)
 
     for seed in ("0", "1"):
         rows = select(several, seed=seed)
@@ -368,14 +388,14 @@ def test_several_seeds_have_their_rows_and_means_over_them(folders, table):
 
 @pytest.mark.parametrize("seeds", [SEEDS[:1], SEEDS])
 def test_the_figure_is_drawn_from_the_table_alone(folders, tmp_path, seeds):
-    written = evaluate(folders, seeds=seeds)
+    written = evaluate_seeds(folders, seeds=seeds)
     far = (written["metric"] == "share_of_gap") & (written["method"] == "f")
     written.loc[far, ["value", "ci_low", "ci_high"]] = -7.25
     write_table(tmp_path / "table.csv", written)
 
     for name in ("a", "b"):
         with look():
-            figure = draw_softmax_bottleneck(read_table(tmp_path / "table.csv"))
+            figure = draw({"table": read_table(tmp_path / "table.csv")})
             save_figure(figure, svg=tmp_path / f"{name}.svg", png=tmp_path / f"{name}.png")
 
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
@@ -405,7 +425,6 @@ def test_a_killed_run_goes_on_with_the_next_walk_and_ends_in_the_same_bytes(
             raise KilledError
         return project(*arguments, **settings)
 
-    arguments = {**common(folders), "output": output, "last_layers": "f_g"}
     for at in (3, None):
         monkeypatch.setattr(
             softmax_bottleneck_walks,
@@ -413,40 +432,63 @@ def test_a_killed_run_goes_on_with_the_next_walk_and_ends_in_the_same_bytes(
             lambda *a, at=at, **s: project_until(*a, at=at, **s),
         )
         if at is None:
-            project_distributions(**arguments)
+            walk(folders, output, "f_g")
         else:
             with pytest.raises(KilledError):
-                project_distributions(**arguments)
+                walk(folders, output, "f_g")
 
     assert len(taken) == len([*walks_of("f_g", SETTINGS)]) + 1
-    assert files_of(output) == files_of(folders / "f_g")
+    assert files_of(output) == files_of(folders / "projections/seed0/f_g")
 
 
 def test_a_head_of_other_tokens_is_refused(folders, tmp_path):
     tokenizer = write_tokenizer(tmp_path / "tokenizer", name="theirs")
-    write_head(tmp_path / "foreign", tokenizer, width=8)
+    foreign = tmp_path / "models/narrow/seed0"
+    write_head(foreign, tokenizer, name="narrow", width=8)
 
-    with pytest.raises(ArtifactError, match="was made from another tokenizer"):
-        solve(folders, "refused", others={"narrow": tmp_path / "foreign"})
+    with pytest.raises(ArtifactError, match=f"{foreign} was made from another tokenizer"):
+        solve(folders, tmp_path / "refused", [foreign, folders / "models/wide/seed0"])
 
 
-def test_projections_of_other_positions_or_queries_are_refused(folders, tmp_path):
+def test_projections_of_other_positions_are_refused(folders):
     with pytest.raises(ArtifactError, match="it holds others"):
-        evaluate(folders, settings={**SETTINGS, "positions": 60})
+        evaluate_seeds(folders, settings={**SETTINGS, "positions": 60})
 
-    foreign = tmp_path / "optima"
-    foreign.mkdir()
-    manifest = read_manifest(folders / "optima", kind="optima")
+
+def test_optima_of_other_queries_are_refused(folders, tmp_path):
+    foreign = tmp_path / "projections/seed0/optima"
+    foreign.mkdir(parents=True)
+    manifest = read_manifest(folders / "projections/seed0/optima", kind="optima")
+    parts = {name: manifest[name] for name in ("names", "settings", "contents")}
     made_from = manifest["made_from"] | {"queries": "others"}
-    write_manifest(foreign, kind="optima", settings={}, made_from=made_from, contents={})
-    with pytest.raises(ArtifactError, match="was made from another queries"):
-        evaluate(folders, optima=[foreign])
+    write_manifest(foreign, kind="optima", made_from=made_from, **parts)
+
+    with pytest.raises(ArtifactError, match=f"{foreign} was made from another queries"):
+        evaluate_seeds(folders, optima=[foreign])
+
+
+def test_folders_in_another_order_give_the_same_table(folders):
+    one, other = (
+        evaluate_seeds(folders, seeds=SEEDS, order=order)
+        for order in (list, lambda paths: paths[::-1])
+    )
+
+    assert one.equals(other)
+
+
+def test_a_projection_in_the_place_of_another_map_stops_with_its_name(folders, tmp_path):
+    moved = tmp_path / "projections/seed0/f"
+    shutil.copytree(folders / "projections/seed0/f_g", moved)
+    given = [folders / "projections/seed0/head", moved, folders / "projections/seed0/f_g"]
+
+    with pytest.raises(ArtifactError, match=f"expected {moved} to be what its path says"):
+        evaluate_seeds(folders, projections=given)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"heads": ["gpt5"]}, r"softmax_bottleneck\.heads: unknown name 'gpt5'"),
+        ({"heads": ["gpt5"]}, r"softmax_bottleneck\.heads\.0: unknown name 'gpt5'"),
         (
             {"ranks": [8, 128]},
             r"ranks: expected ranks below 128, the width of model 'base', got 128",
@@ -454,8 +496,11 @@ def test_projections_of_other_positions_or_queries_are_refused(folders, tmp_path
     ],
 )
 def test_heads_and_ranks_that_do_not_exist_are_refused_before_any_job(change, message):
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    config, schema = with_experiments(
+        yaml.safe_load((ROOT / "config.yaml").read_text()),
+        yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()),
+        read_experiments(ROOT).values(),
+    )
 
     with pytest.raises(SettingsError, match=message):
-        resolve(config, {"softmax_bottleneck": change}, schema)
+        check(resolve(config, {"softmax_bottleneck": change}, schema))
