@@ -20,13 +20,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import means_over_seeds, tidy
 from knnlm.experiments.shared.chat_names import LOSS, METHODS, NAME, SCORED
 from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.town_tables import (
-    Row,
     first_examples,
-    over_seeds,
+    seeds_and_mean,
     shown_name,
     villager_bootstrap,
     with_interval,
@@ -210,7 +210,7 @@ def _curves(names: Row, chats: Sequence[FineTunedChat]) -> Iterator[Row]:
                         chat.names["seed"]: of_chat[metric][0].sum() / of_chat[metric][1].sum()
                         for chat, of_chat in zip(chats, found, strict=True)
                     }
-                    yield from over_seeds(row, values, n=len(chats[0].examples))
+                    yield from seeds_and_mean(row, values, n=len(chats[0].examples))
 
 
 def _examples(conversations: Path) -> pd.DataFrame:

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import means_over_seeds, tidy
 from knnlm.experiments.shared.chat_names import LOSS, METHODS, SCORED
 from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.town_tables import (
-    Row,
-    over_seeds,
+    seeds_and_mean,
     villager_bootstrap,
     with_interval,
 )
@@ -109,7 +109,7 @@ def _curves(names: Row, losses: Losses, *, n: int) -> Iterator[Row]:
         for place in np.flatnonzero(measured):
             row = {**names, "split": split, "method": METHODS[trained_on], "metric": LOSS}
             row |= {"epoch": int(place) + 1, "unit": "nats"}
-            yield from over_seeds(row, {s: v[place] for s, v in of_seeds.items()}, n=n)
+            yield from seeds_and_mean(row, {s: v[place] for s, v in of_seeds.items()}, n=n)
 
 
 def _answers(names: Row, examples: pd.DataFrame, answers: Mapping[str, Any]) -> Iterator[Row]:

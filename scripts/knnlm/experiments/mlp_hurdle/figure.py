@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from knnlm.evidence.plotting import COLORS, FULL_WIDTH, OTHERS, REFERENCE, Label, label_right
-from knnlm.evidence.tables import select
+from knnlm.evidence.tables import over_seeds, select
 
 HEIGHT = 3.8  # inches
 BAND = 0.15  # opacity
@@ -35,11 +35,9 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: table and curves.
     """
-    curves = tables["curves"]
+    shown = over_seeds(tables["curves"])
     figure = Figure(figsize=(FULL_WIDTH, HEIGHT), layout="constrained")
     panels = figure.subplots(2, len(PANELS), sharex="col", height_ratios=[3, 2])
-    over_seeds = curves[curves["seed"] == "all"]
-    shown = over_seeds if len(over_seeds) else curves
     for (above, below), (metric, (title, label, faster)) in zip(
         panels.T, PANELS.items(), strict=True
     ):

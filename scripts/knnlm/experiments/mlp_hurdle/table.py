@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import means_over_seeds, tidy
 from knnlm.experiments.mlp_hurdle.names import (
     FULL,
@@ -31,7 +32,7 @@ from knnlm.experiments.mlp_hurdle.names import (
     WITHOUT_MIDDLE,
 )
 from knnlm.experiments.shared.job import Inputs
-from knnlm.experiments.shared.town_tables import Row, over_seeds
+from knnlm.experiments.shared.town_tables import seeds_and_mean
 from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest, require_origin
 from knnlm.runtime.places import places
 from knnlm.text.macondo.dataset import KIND as MACONDO
@@ -85,7 +86,7 @@ class Curves:
         for row, values in self.numbers():
             for place, step in enumerate(self.steps):
                 column = dict(zip(self.seeds, values[:, place], strict=True))
-                yield from over_seeds(row | {"step": step}, column, n=self.counts[place])
+                yield from seeds_and_mean(row | {"step": step}, column, n=self.counts[place])
 
     def summary(self) -> Iterator[Row]:
         """Yield the mean of each curve over parts of the training, for each seed.

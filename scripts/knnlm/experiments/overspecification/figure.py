@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from knnlm.evidence.plotting import FULL_WIDTH, Label, label_right
-from knnlm.evidence.tables import select
+from knnlm.evidence.tables import over_seeds, select
 
 HEIGHT = 2.7  # inches of a row of panels
 PANELS_A_ROW = 3
@@ -28,7 +28,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: table, for the levels of theory, and curves.
     """
-    test = select(tables["curves"], split="test")
+    test = select(over_seeds(tables["curves"]), split="test")
     models = list(dict.fromkeys(test["model"]))
     n_rows = -(-len(models) // PANELS_A_ROW)
     n_columns = min(len(models), PANELS_A_ROW)
@@ -77,9 +77,8 @@ def _draw_lines(
     size: int,
     color: tuple[float, float, float],
 ) -> None:
-    """Draw the curves of one model and family size; one seed has no mean and no band."""
-    seeds = "all" if (test["seed"] == "all").any() else test["seed"].iloc[0]
-    rows = test[(test["model"] == model) & (test["n_children"] == size) & (test["seed"] == seeds)]
+    """Draw the curves of one model and family size; one seed has no band."""
+    rows = test[(test["model"] == model) & (test["n_children"] == size)]
     for method, style in STYLES.items():
         line = select(rows, method=method)
         axes.plot(line["epoch"], line["value"], color=color, linestyle=style)

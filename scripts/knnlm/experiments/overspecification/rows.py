@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from knnlm.evidence.intervals import DocumentBootstrap
+from knnlm.evidence.scored_text import Row
 from knnlm.experiments.overspecification.names import (
     ALL,
     FINE_TUNING,
@@ -19,7 +20,7 @@ from knnlm.experiments.overspecification.names import (
     MLP,
     temperatures,
 )
-from knnlm.experiments.shared.town_tables import Row, villager_bootstrap, with_interval
+from knnlm.experiments.shared.town_tables import villager_bootstrap, with_interval
 from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
 from knnlm.text.macondo.dataset import KIND as MACONDO

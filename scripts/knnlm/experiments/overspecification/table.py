@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import means_over_seeds, tidy
 from knnlm.experiments.overspecification.names import ALL, FINE_TUNING, METRIC, MLP
 from knnlm.experiments.overspecification.rows import FineTuned, label, read_fine_tuned
 from knnlm.experiments.shared.job import Inputs
-from knnlm.experiments.shared.town_tables import Row, first_examples, over_seeds, shown_name
+from knnlm.experiments.shared.town_tables import first_examples, seeds_and_mean, shown_name
 from knnlm.runtime.places import places
 from knnlm.text.macondo.dataset import KIND as MACONDO
 from knnlm.text.macondo.dataset import read_examples
@@ -102,4 +103,4 @@ def _curves(names: Row, compared: Sequence[FineTuned]) -> Iterator[Row]:
                     row = {"split": split, "method": method, "metric": METRIC, "unit": "nats"}
                     row |= {"epoch": step / first.contents["per_epoch"], "n_children": group}
                     values = {seed: of[method][mask].mean() for seed, of in scored.items()}
-                    yield from over_seeds({**names, **row}, values, n=int(mask.sum()))
+                    yield from seeds_and_mean({**names, **row}, values, n=int(mask.sum()))

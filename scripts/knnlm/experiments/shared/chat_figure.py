@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from knnlm.evidence.plotting import FULL_WIDTH, OTHERS, REFERENCE, Label, label_right
-from knnlm.evidence.tables import select
+from knnlm.evidence.tables import over_seeds, select
 from knnlm.experiments.shared.chat_names import LOSS, METHODS, NAME
 
 HEIGHT = 2.3  # inches of a row of panels
@@ -38,7 +38,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: table, for the levels of theory, and curves.
     """
-    table, curves = tables["table"], tables["curves"]
+    table, curves = over_seeds(tables["table"]), over_seeds(tables["curves"])
     models = list(dict.fromkeys(curves["model"]))
     metrics = [metric for metric in AXES if (curves["metric"] == metric).any()]
     figure = Figure(figsize=(FULL_WIDTH, len(models) * HEIGHT), layout="constrained")
@@ -57,8 +57,6 @@ def _draw_panel(
 ) -> list[Label]:
     """Draw the curves of one metric; return their names at the heights where they end."""
     rows = curves[(curves["model"] == model) & (curves["metric"] == metric)]
-    seeds = "all" if (rows["seed"] == "all").any() else rows["seed"].iloc[0]
-    rows = rows[rows["seed"] == seeds]
     labels, heights = [], []
     for split, (color, label) in LINES.items():
         line = rows[(rows["method"] == TRAINED) & (rows["split"] == split)]
@@ -73,7 +71,7 @@ def _draw_panel(
     axes.axhline(end["value"], color=REFERENCE)
     axes.axhspan(end["ci_low"], end["ci_high"], color=REFERENCE, alpha=BAND, linewidth=0)
     labels.append(Label(end["value"], "test questions,\ntrained on them", REFERENCE))
-    theory = select(table, model=model, method="theory", metric=metric, seed=seeds)["value"].item()
+    theory = select(table, model=model, method="theory", metric=metric)["value"].item()
     axes.axhline(theory, color="black", linewidth=0.8, linestyle=LEVEL_STYLE)
     labels.append(Label(theory, "perfect model", "black"))
     low, high = min(*heights, theory), max(*heights, theory)

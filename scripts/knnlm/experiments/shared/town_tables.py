@@ -1,4 +1,4 @@
-"""What the tables of several experiments on a town share: rows over seeds, intervals, examples."""
+"""What the tables of several experiments on a town share: rows of seeds, intervals, examples."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,13 +8,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from knnlm.evidence.intervals import DocumentBootstrap, student_interval
+from knnlm.evidence.scored_text import Row
 from knnlm.runtime.seeds import numpy_generator
 from knnlm.text.macondo.town import SPLITS
 from knnlm.text.macondo.villagers import CLAUSES
 
 RESAMPLES = 1000
-
-Row = dict[str, Any]
 
 
 def shown_name(name: str, fine_tuning: Mapping[str, Any]) -> str:
@@ -22,7 +21,7 @@ def shown_name(name: str, fine_tuning: Mapping[str, Any]) -> str:
     return f"{name} (random weights)" if fine_tuning["init"] == "random" else name
 
 
-def over_seeds(row: Row, values: Mapping[int, float], *, n: int) -> Iterator[Row]:
+def seeds_and_mean(row: Row, values: Mapping[int, float], *, n: int) -> Iterator[Row]:
     """Yield the number of each seed and, of several, their mean with Student's t interval.
 
     Args:
