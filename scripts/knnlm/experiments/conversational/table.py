@@ -26,10 +26,10 @@ from knnlm.experiments.shared.chat_names import LOSS, METHODS, NAME, SCORED
 from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.town_tables import (
     first_examples,
+    ratio_with_interval,
     seeds_and_mean,
     shown_name,
     villager_bootstrap,
-    with_interval,
 )
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
 from knnlm.runtime.places import places
@@ -163,7 +163,7 @@ def _ends(chat: FineTunedChat) -> Iterator[Row]:
             for metric, (total, count, unit) in found.items():
                 row = {"split": split, "method": METHODS[trained_on], "setting": point}
                 row |= {"metric": metric, "n": len(chat.examples), "unit": unit}
-                yield {**chat.names, **row, **with_interval(bootstrap, total, count)}
+                yield {**chat.names, **row, **ratio_with_interval(bootstrap, total, count)}
 
 
 def _references(chat: FineTunedChat) -> Iterator[Row]:

@@ -76,11 +76,11 @@ def plan_hosted(
                 }
             )
     plan = pd.DataFrame(rows)
-    LOGGER.info("%s", describe(plan, settings))
+    LOGGER.info("%s", _summary(plan, settings))
     return plan
 
 
-def describe(plan: pd.DataFrame, settings: Mapping[str, Any]) -> str:
+def _summary(plan: pd.DataFrame, settings: Mapping[str, Any]) -> str:
     """Return in one sentence what a plan sends where."""
     total = plan[["examples", "trained_tokens", "questions"]].sum()
     bound = "at most " if (plan["counted_with"] == "bytes").all() else "about "
@@ -141,7 +141,7 @@ def finetune_hosted(
     paid = state.status == "succeeded" and wanted <= set(state.answers)
     if not settings["confirm"] and not paid:
         raise HostedError(
-            f"not confirmed: {describe(pd.read_csv(plan), settings)}; if you want to pay for "
+            f"not confirmed: {_summary(pd.read_csv(plan), settings)}; if you want to pay for "
             "this, set conversational_hosted.confirm: true in config.yaml or an overlay"
         )
     waiting = {} if pause is None else {"pause": pause}

@@ -13,9 +13,9 @@ from knnlm.evidence.tables import means_over_seeds, tidy
 from knnlm.experiments.shared.chat_names import LOSS, METHODS, SCORED
 from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.town_tables import (
+    ratio_with_interval,
     seeds_and_mean,
     villager_bootstrap,
-    with_interval,
 )
 from knnlm.runtime.artifacts import identity, require_origin
 from knnlm.runtime.places import places
@@ -136,7 +136,7 @@ def _answers(names: Row, examples: pd.DataFrame, answers: Mapping[str, Any]) -> 
     bootstrap, ones = villager_bootstrap(examples, EXPERIMENT), np.ones(len(examples))
     for metric, (values, unit) in metrics.items():
         row = {"split": "test", "setting": "end", "metric": metric, "n": len(values), "unit": unit}
-        yield {**names, **row, **with_interval(bootstrap, np.array(values, np.float64), ones)}
+        yield {**names, **row, **ratio_with_interval(bootstrap, np.array(values, np.float64), ones)}
 
 
 def _references(names: Row, examples: pd.DataFrame) -> Iterator[Row]:

@@ -20,7 +20,7 @@ from knnlm.experiments.overspecification.names import (
     MLP,
     temperatures,
 )
-from knnlm.experiments.shared.town_tables import villager_bootstrap, with_interval
+from knnlm.experiments.shared.town_tables import ratio_with_interval, villager_bootstrap
 from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
 from knnlm.text.macondo.dataset import KIND as MACONDO
@@ -109,7 +109,7 @@ class FineTuned:
             for metric, (values, weights, unit) in numbers.items():
                 row = {"method": method, "metric": metric, "n": int(mask.sum()), "unit": unit}
                 inside = np.where(mask, values, 0.0)
-                yield {**names, **row, **with_interval(bootstrap, inside, weights)}
+                yield {**names, **row, **ratio_with_interval(bootstrap, inside, weights)}
 
     def _perplexities(self, point: str) -> Iterator[Row]:
         """Yield perplexities of test: of the children's names, and of every token."""

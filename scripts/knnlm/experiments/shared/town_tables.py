@@ -47,7 +47,7 @@ def villager_bootstrap(examples: pd.DataFrame, experiment: str) -> DocumentBoots
     )
 
 
-def with_interval(
+def ratio_with_interval(
     bootstrap: DocumentBootstrap, totals: NDArray[np.floating], weights: NDArray[np.number]
 ) -> Row:
     """Return the columns of a ratio of two sums over examples: value, ci_low, ci_high."""
