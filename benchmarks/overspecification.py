@@ -15,15 +15,16 @@ import time
 from pathlib import Path
 
 import torch
-import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import prepared_lm
 from ratio_table import Row, print_table
 
 from knnlm.experiments.overspecification.names import temperatures
 from knnlm.experiments.overspecification.scores import score_children
-from knnlm.lm.finetuning import Epochs, NextToken, mean_nll, recipe_of, tokenize
+from knnlm.experiments.shared.fine_tuning import Training
+from knnlm.lm.finetuning import NextToken, mean_nll, recipe_of, tokenize
 from knnlm.lm.model import create_model
 from knnlm.lm.starting_point import add_names
 from knnlm.lm.training import Journal, train
@@ -31,7 +32,6 @@ from knnlm.text.macondo.names import eligible_child_names, faker_names
 from knnlm.text.macondo.town import SPLITS, count_children, generate_macondo
 from knnlm.text.tokenizer import END_OF_DOCUMENT, train_tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
 PIECES = 600  # entries of the tokenizer: sentences as long as those in the corpus's tokens
 
 
@@ -48,7 +48,8 @@ def sentences(config: dict):
         split: tokenize(tokenizer, town[split], town[f"{split}_start"], end_of_document=end)
         for split in SPLITS
     }
-    return splits, config["tokenizer"]["vocabulary_size"] + added
+    name = config["models"]["base"]["tokenizer"]
+    return splits, config["tokenizers"][name]["vocabulary_size"] + added
 
 
 def main() -> None:
@@ -57,29 +58,19 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    settings = config["overspecification"]
-    fine_tuning = settings["fine_tunings"]["base_random"]
+    config = prepared_lm.settings()
+    settings, fine_tuning = config["overspecification"], config["fine_tunings"]["base_random"]
     splits, vocabulary = sentences(config)
-    shape = config["models"][fine_tuning["shape"]]
-    model = create_model(shape, vocabulary_size=vocabulary, seed=0)
-    epochs = Epochs(
-        splits["train"],
-        batch_size=fine_tuning["batch_size"],
-        seed=0,
-        positions=fine_tuning["positions"],
-        context=shape["context"],
-    )
+    model = create_model(config["models"][fine_tuning["shape"]], vocabulary_size=vocabulary, seed=0)
+    training = Training(model, splits["train"], fine_tuning, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
         train(
             NextToken(model),
             recipe_of(fine_tuning, updates=arguments.updates, seed=0),
-            batch_at=epochs.batch,
+            batch_at=training.batches.batch,
             loss=mean_nll,
-            journal=Journal(
-                Path(folder), save_every=fine_tuning["save_every"], log_every=arguments.updates
-            ),
+            journal=Journal(Path(folder), fine_tuning["save_every"], arguments.updates),
         )
         update = (time.process_time() - start) / arguments.updates
     start = time.process_time()
@@ -92,8 +83,7 @@ def main() -> None:
             temperatures=temperatures(settings),
         )
     evaluation = (time.process_time() - start) / arguments.evaluations
-    updates = fine_tuning["epochs"] * epochs.per_epoch
-    points = settings["points"]
+    updates, points = training.updates, settings["points"]
     lengths = splits["train"].lengths.mean()
     print_table(
         "Scoring as a fine-tuning on Macondo goes, 1 thread",

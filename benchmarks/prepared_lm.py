@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from knnlm.lm.pretraining import train_language_model
+from knnlm.runtime.experiments import read_experiments, with_experiments
 from knnlm.runtime.making import Target
 from knnlm.runtime.settings import resolve
 from knnlm.text.corpus import build_corpus
@@ -28,7 +29,8 @@ def settings() -> dict[str, Any]:
     """Return the settings of the default run."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
-    return resolve(config, {}, schema)
+    defaults, schema = with_experiments(config, schema, read_experiments(ROOT).values())
+    return resolve(defaults, {}, schema)
 
 
 def prepare(folder: Path, *, updates: int, people: int) -> Prepared:

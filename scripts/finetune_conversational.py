@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.experiments.conversational.finetuning import finetune_conversational
+from knnlm.experiments.shared.fine_tuning import FineTuning
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,14 +14,18 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     finetune_conversational(
-        output=Path(snakemake.output.fine_tuned),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.fine_tuned),
+            snakemake.params.fingerprint,
+            dict(snakemake.wildcards),
+        ),
+        FineTuning(
+            settings=snakemake.params.fine_tuning,
+            model=Path(snakemake.input.model) if snakemake.input.model else None,
+            tokenizer=Path(snakemake.input.tokenizer) if snakemake.input.tokenizer else None,
+            shape=snakemake.params.shape,
+            cache=Path("data/downloads"),
+        ),
         conversations=Path(snakemake.input.conversations),
-        model=Path(snakemake.input.model) if snakemake.input.model else None,
-        tokenizer=Path(snakemake.input.tokenizer) if snakemake.input.tokenizer else None,
-        fine_tuning=snakemake.params.fine_tuning,
-        shape=snakemake.params.shape,
         trained_tokens=snakemake.params.trained_tokens,
-        seed=int(snakemake.wildcards.seed),
-        cache=Path("data/downloads"),
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.experiments.conversational_hosted.finetuning import finetune_hosted
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,12 +13,13 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     finetune_hosted(
-        output=Path(snakemake.output.fine_tuned),
-        fingerprint=snakemake.params.fingerprint,
+        Target(
+            Path(snakemake.output.fine_tuned),
+            snakemake.params.fingerprint,
+            dict(snakemake.wildcards),
+        ),
         plan=Path(snakemake.input.plan),
         conversations=Path(snakemake.input.conversations),
-        trained_on=snakemake.wildcards.trained_on,
         settings=snakemake.params.settings,
-        seed=int(snakemake.wildcards.seed),
         states=Path("data/hosted"),
     )

@@ -6,26 +6,23 @@ from typing import TYPE_CHECKING
 from knnlm.experiments.mlp_hurdle.tasks import macondo_task
 from knnlm.experiments.mlp_hurdle.training import train_variants
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
-    seed, own = int(snakemake.wildcards.seed), snakemake.input.tokenizer
+    own = snakemake.input.tokenizer
+    target = Target(
+        Path(snakemake.output.curves), snakemake.params.fingerprint, dict(snakemake.wildcards)
+    )
     task = macondo_task(
         Path(snakemake.input.macondo),
         Path(own) if own else snakemake.params.tokenizer,
         settings=snakemake.params.settings,
         context=snakemake.params.shape["context"],
-        seed=seed,
+        seed=target.seed,
         cache=Path("data/downloads"),
     )
-    train_variants(
-        task,
-        output=Path(snakemake.output.curves),
-        fingerprint=snakemake.params.fingerprint,
-        shape=snakemake.params.shape,
-        settings=snakemake.params.settings,
-        seed=seed,
-    )
+    train_variants(target, task, shape=snakemake.params.shape, settings=snakemake.params.settings)

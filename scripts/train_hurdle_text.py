@@ -6,25 +6,21 @@ from typing import TYPE_CHECKING
 from knnlm.experiments.mlp_hurdle.tasks import text_task
 from knnlm.experiments.mlp_hurdle.training import train_variants
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
-    seed = int(snakemake.wildcards.seed)
+    target = Target(
+        Path(snakemake.output.curves), snakemake.params.fingerprint, dict(snakemake.wildcards)
+    )
     task = text_task(
         Path(snakemake.input.tokens),
         Path(snakemake.input.tokenizer),
         settings=snakemake.params.settings,
         context=snakemake.params.shape["context"],
-        seed=seed,
+        seed=target.seed,
     )
-    train_variants(
-        task,
-        output=Path(snakemake.output.curves),
-        fingerprint=snakemake.params.fingerprint,
-        shape=snakemake.params.shape,
-        settings=snakemake.params.settings,
-        seed=seed,
-    )
+    train_variants(target, task, shape=snakemake.params.shape, settings=snakemake.params.settings)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from knnlm.experiments.overspecification.mlp import train_macondo_mlp
 from knnlm.runtime.job import begin
+from knnlm.runtime.making import Target
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,10 +13,8 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     train_macondo_mlp(
-        output=Path(snakemake.output.mlp),
-        fingerprint=snakemake.params.fingerprint,
+        Target(Path(snakemake.output.mlp), snakemake.params.fingerprint, dict(snakemake.wildcards)),
         fine_tuned=Path(snakemake.input.fine_tuned),
         mlp=snakemake.params.mlp,
         scores=snakemake.params.scores,
-        seed=int(snakemake.wildcards.seed),
     )

@@ -6,33 +6,31 @@ special tokens included, and the likeliest first tokens of its answers.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from openai.types.fine_tuning import FineTuningJob
 
-from knnlm.experiments.conversational.names import SCORED
 from knnlm.experiments.conversational_hosted.service import HostedError, Pause, Service
 from knnlm.experiments.conversational_hosted.state import State
+from knnlm.experiments.shared.chat_names import SCORED
 from knnlm.runtime.artifacts import (
     atomic_path,
     canonical_json,
     identity,
     save_json,
     sha256_file,
-    write_manifest,
 )
 from knnlm.runtime.logs import LOGGER
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
+from knnlm.runtime.places import places
 from knnlm.text.macondo.chat import Message
 from knnlm.text.macondo.conversations import KIND as CONVERSATIONS
 from knnlm.text.macondo.conversations import messages_path, read_conversations
 from knnlm.text.tokenizer import load_pretrained
 
-KIND = "hosted_fine_tuning"
-STEPS, ANSWERS = "steps.parquet", "answers.json"
 # Around a message and around a conversation, as OpenAI counts them for its chat models.
 TOKENS_PER_MESSAGE, TOKENS_PER_CONVERSATION = 3, 3
 DECISIVE = ("base_url", "model", "epochs")  # settings that change what is paid for
@@ -48,7 +46,7 @@ def plan_hosted(
     """Return and log what all fine-tunings would send; nothing is sent.
 
     Args:
-        conversations: of each seed.
+        conversations: of each seed, in any order.
         seeds: of the towns.
         settings: the block `conversational_hosted` of the config.
         cache: where a downloaded tokenizer stays.
@@ -58,9 +56,10 @@ def plan_hosted(
         scored_examples, questions, and counted_with (bytes: an upper bound).
     """
     count, counted_with = _counter(settings["tokenizer"], cache)
+    towns = places(conversations, kind=CONVERSATIONS, by=("seed",))
     rows = []
-    for seed, folder in zip(seeds, conversations, strict=True):
-        examples, messages = read_conversations(folder)
+    for seed in seeds:
+        examples, messages = read_conversations(towns[seed])
         for trained_on in SCORED:
             tokens = sum(_count(each, count) for each in messages[trained_on])
             rows.append(
@@ -77,11 +76,11 @@ def plan_hosted(
                 }
             )
     plan = pd.DataFrame(rows)
-    LOGGER.info("%s", describe(plan, settings))
+    LOGGER.info("%s", _summary(plan, settings))
     return plan
 
 
-def describe(plan: pd.DataFrame, settings: Mapping[str, Any]) -> str:
+def _summary(plan: pd.DataFrame, settings: Mapping[str, Any]) -> str:
     """Return in one sentence what a plan sends where."""
     total = plan[["examples", "trained_tokens", "questions"]].sum()
     bound = "at most " if (plan["counted_with"] == "bytes").all() else "about "
@@ -106,14 +105,11 @@ def _count(messages: Sequence[Message], count: Callable[[str], int]) -> int:
 
 
 def finetune_hosted(
+    target: Target,
     *,
-    output: Path,
-    fingerprint: str,
     plan: Path,
     conversations: Path,
-    trained_on: str,
     settings: Mapping[str, Any],
-    seed: int,
     states: Path,
     pause: Pause | None = None,
 ) -> None:
@@ -123,13 +119,11 @@ def finetune_hosted(
     answers.json (by villager_id, see `Service.answer`).
 
     Args:
-        output: the artifact.
-        fingerprint: of the rule.
+        target: the artifact; its names tell what is trained on, train or, for reference, test,
+            and the seed of the town, which the service gets too.
         plan: the table of `plan_hosted`.
         conversations: the town's.
-        trained_on: train or test, the latter for reference.
         settings: the block `conversational_hosted` of the config.
-        seed: of the town; the service gets it too.
         states: folder of the files that remember what was paid for, see `State`.
         pause: waits for a number of seconds; None is `time.sleep`.
 
@@ -137,7 +131,7 @@ def finetune_hosted(
         HostedError: if something would be paid for that the config does not confirm, or if the
             service refuses.
     """
-    state = open_state(states, conversations, trained_on, settings=settings, seed=seed)
+    state = open_state(states, conversations, settings, names=target.names)
     examples, messages = read_conversations(conversations)
     questions = {
         str(villager): messages["test"][row][:-1]
@@ -147,7 +141,7 @@ def finetune_hosted(
     paid = state.status == "succeeded" and wanted <= set(state.answers)
     if not settings["confirm"] and not paid:
         raise HostedError(
-            f"not confirmed: {describe(pd.read_csv(plan), settings)}; if you want to pay for "
+            f"not confirmed: {_summary(pd.read_csv(plan), settings)}; if you want to pay for "
             "this, set conversational_hosted.confirm: true in config.yaml or an overlay"
         )
     waiting = {} if pause is None else {"pause": pause}
@@ -155,59 +149,52 @@ def finetune_hosted(
         base_url=settings["base_url"], key_variable=settings["api_key_variable"], **waiting
     )
     try:
-        steps, answers = _run(
-            service, state, conversations, trained_on, settings=settings, seed=seed, ask=questions
-        )
+        job = _train(service, state, conversations, settings=settings, names=target.names)
+        model = job.fine_tuned_model or ""
+        answers = _ask(service, state, model, questions, settings=settings)
+        steps = service.losses(job)
     finally:
         service.close()
-    partial = partial_folder(output, fingerprint, {})
-    with atomic_path(partial / STEPS) as temporary:
-        pd.DataFrame(steps).to_parquet(temporary, index=False)
-    save_json(partial / ANSWERS, answers)
-    write_manifest(
-        partial,
-        kind=KIND,
-        settings={name: settings[name] for name in (*DECISIVE, "top_log_probs")}
-        | {"seed": seed, "on": trained_on},
+    with making(
+        target,
+        kind="hosted_fine_tuning",
         made_from={"conversations": identity(conversations, kind=CONVERSATIONS)},
-        contents={"steps": len(steps), "job": state.ids["job"]},
-    )
-    publish(partial, output)
+        settings={name: settings[name] for name in ("top_log_probs", *DECISIVE)}
+        | {"seed": target.seed, "on": target.names["trained_on"]},
+    ) as made:
+        with atomic_path(made.folder / "steps.parquet") as temporary:
+            pd.DataFrame(steps).to_parquet(temporary, index=False)
+        save_json(made.folder / "answers.json", answers)
+        made.contents |= {"steps": len(steps), "job": state.ids["job"]}
 
 
 def open_state(
-    states: Path,
-    conversations: Path,
-    trained_on: str,
-    *,
-    settings: Mapping[str, Any],
-    seed: int,
+    states: Path, conversations: Path, settings: Mapping[str, Any], *, names: Mapping[str, str]
 ) -> State:
     """Return the state of a fine-tuning; its name follows from all that decides the training.
 
     It follows neither from code, nor from where results lie, nor from what is asked afterwards, so
     that none of them makes anybody train again. For the arguments see `finetune_hosted`.
     """
-    content = {name: settings[name] for name in DECISIVE} | {"seed": seed, "on": trained_on}
+    content = {name: settings[name] for name in DECISIVE}
+    content |= {"seed": int(names["seed"]), "on": names["trained_on"]}
     for split in ("train", "test"):
         content[split] = sha256_file(messages_path(conversations, split))
     name = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
     return State(states / f"{name}.json", content)
 
 
-def _run(
+def _train(
     service: Service,
     state: State,
     conversations: Path,
-    trained_on: str,
     *,
     settings: Mapping[str, Any],
-    seed: int,
-    ask: Mapping[str, Sequence[Message]],
-) -> tuple[list[dict[str, float]], dict[str, Any]]:
-    """Return the losses of the steps and the answers."""
+    names: Mapping[str, str],
+) -> FineTuningJob:
+    """Return the job when it has succeeded; what was begun before is not begun again."""
     # A service refuses to score what it trains on; its training loss is the reference then.
-    splits = dict.fromkeys([trained_on, "test"])
+    splits = dict.fromkeys([names["trained_on"], "test"])
     files = [
         service.upload(
             messages_path(conversations, split),
@@ -218,25 +205,32 @@ def _run(
         for split in splits
     ]
     job = service.start(
-        model=settings["model"], epochs=settings["epochs"], seed=seed, files=files, state=state
+        model=settings["model"],
+        epochs=settings["epochs"],
+        seed=int(names["seed"]),
+        files=files,
+        state=state,
     )
-    done = service.wait(job, every=settings["poll_seconds"], state=state)
-    for villager, question in ask.items():
-        if _place(villager, settings) not in state.answers:
-            reply = service.answer(
-                done.fine_tuned_model or "", question, top=settings["top_log_probs"]
-            )
-            state.note_answer(_place(villager, settings), reply)
-    answers = {villager: state.answers[_place(villager, settings)] for villager in ask}
-    return service.losses(done), answers
+    return service.wait(job, every=settings["poll_seconds"], state=state)
+
+
+def _ask(
+    service: Service,
+    state: State,
+    model: str,
+    questions: Mapping[str, Sequence[Message]],
+    *,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the answer to each villager's question; what was answered before is not asked."""
+    places_of = {villager: _place(villager, settings) for villager in questions}
+    for villager, question in questions.items():
+        if places_of[villager] not in state.answers:
+            reply = service.answer(model, question, top=settings["top_log_probs"])
+            state.note_answer(places_of[villager], reply)
+    return {villager: state.answers[place] for villager, place in places_of.items()}
 
 
 def _place(villager: str, settings: Mapping[str, Any]) -> str:
     """Return the name of an answer in the state: one asked for with more tokens is another one."""
     return f"{settings['top_log_probs']}/{villager}"
-
-
-def read_hosted(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the steps and the answers of a hosted fine-tuning."""
-    answers = json.loads((folder / ANSWERS).read_text(encoding="ascii"))
-    return pd.read_parquet(folder / STEPS), answers

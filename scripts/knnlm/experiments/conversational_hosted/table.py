@@ -1,69 +1,74 @@
 """The tables of a hosted model on Macondo-Conv, in the form of those of a local one."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from knnlm.evidence.intervals import DocumentBootstrap, student_interval
+from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import means_over_seeds, tidy
-from knnlm.experiments.conversational.names import LOSS, METHODS, SCORED
-from knnlm.experiments.conversational.table import RESAMPLES, Row
-from knnlm.experiments.conversational_hosted.finetuning import KIND, read_hosted
+from knnlm.experiments.shared.chat_names import LOSS, METHODS, SCORED
+from knnlm.experiments.shared.job import Inputs
+from knnlm.experiments.shared.town_tables import (
+    ratio_with_interval,
+    seeds_and_mean,
+    villager_bootstrap,
+)
 from knnlm.runtime.artifacts import identity, require_origin
-from knnlm.runtime.seeds import numpy_generator
+from knnlm.runtime.places import places
 from knnlm.text.macondo.conversations import KIND as CONVERSATIONS
 from knnlm.text.macondo.conversations import read_conversations
 
 EXPERIMENT = "conversational_hosted"
+KIND = "hosted_fine_tuning"
 ASSUMED_TOKENS = 3  # of an answer: the name, the full stop and the token that ends it
 
+Losses = dict[tuple[str, str], dict[int, NDArray[np.float64]]]
 
-def evaluate_hosted(
-    *,
-    settings: Mapping[str, Any],
-    seeds: Sequence[int],
-    conversations: Sequence[Path],
-    fine_tuned: Sequence[Path],
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+
+def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the table of the answers and of the last epoch, and the losses over epochs.
 
     Args:
-        settings: the block `conversational_hosted` of the config.
-        seeds: of the towns.
-        conversations: of each seed.
-        fine_tuned: for train and test as what was trained on, for each seed.
+        inputs: conversations of each seed; fine_tuned: of each seed, once for train and once for
+            test as what was trained on.
+        settings: experiment_seeds, conversational_hosted.
 
     Returns:
-        Two tidy tables, the second with the column epoch.
+        table and curves, tidy, the second with the column epoch.
 
     Raises:
-        ArtifactError: if folders do not belong together.
+        ArtifactError: if a folder is missing, or folders do not belong together.
     """
-    folders = iter(fine_tuned)
+    seeds, hosted = settings["experiment_seeds"], settings["conversational_hosted"]
+    towns = places(inputs["conversations"], kind=CONVERSATIONS, by=("seed",))
+    tuned = places(inputs["fine_tuned"], kind=KIND, by=("trained_on", "seed"))
     rows: list[Row] = []
-    losses: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
-    names = {"experiment": EXPERIMENT, "corpus": "macondo_conv", "model": settings["model"]}
+    losses: Losses = {}
+    names = {"experiment": EXPERIMENT, "corpus": "macondo_conv", "model": hosted["model"]}
     for trained_on in SCORED:
-        for seed, town in zip(seeds, conversations, strict=True):
-            folder, named = next(folders), names | {"seed": seed}
-            expected = identity(town, kind=CONVERSATIONS)
+        for seed in seeds:
+            folder, named = tuned[trained_on, seed], names | {"seed": seed}
+            expected = identity(towns[seed], kind=CONVERSATIONS)
             require_origin(folder, kind=KIND, role="conversations", expected=expected)
-            steps, answers = read_hosted(folder)
-            for split, values in loss_per_epoch(steps, settings["epochs"], trained_on).items():
-                losses.setdefault((trained_on, split), []).append(values)
-            examples, _ = read_conversations(town)
+            steps = pd.read_parquet(folder / "steps.parquet")
+            answers = json.loads((folder / "answers.json").read_text(encoding="ascii"))
+            for split, values in loss_per_epoch(steps, hosted["epochs"], trained_on).items():
+                losses.setdefault((trained_on, split), {})[seed] = values
+            examples, _ = read_conversations(towns[seed])
             rows += _answers(named | {"method": METHODS[trained_on]}, examples, answers)
             rows += [] if trained_on == "test" else _references(named, examples)
-    curves = list(_curves(names, losses, seeds, n=len(examples)))
-    ends = [row for row in curves if row["epoch"] == settings["epochs"] and row["seed"] != "all"]
+    curves = list(_curves(names, losses, n=len(examples)))
+    ends = [row for row in curves if row["epoch"] == hosted["epochs"] and row["seed"] != "all"]
     rows += [{k: v for k, v in row.items() if k != "epoch"} | {"setting": "end"} for row in ends]
     table = tidy(rows)
-    table = pd.concat([table, means_over_seeds(table)], ignore_index=True)
-    return table, tidy(curves, coordinates=("epoch",))
+    return {
+        "table": pd.concat([table, means_over_seeds(table)], ignore_index=True),
+        "curves": tidy(curves, coordinates=("epoch",)),
+    }
 
 
 def loss_per_epoch(
@@ -97,25 +102,14 @@ def loss_per_epoch(
     return found
 
 
-def _curves(
-    names: Row,
-    losses: Mapping[tuple[str, str], Sequence[NDArray[np.float64]]],
-    seeds: Sequence[int],
-    *,
-    n: int,
-) -> Iterator[Row]:
-    """Yield the loss of every measured epoch, for each seed and for their mean."""
+def _curves(names: Row, losses: Losses, *, n: int) -> Iterator[Row]:
+    """Yield the loss of every epoch that was measured for all seeds, and its mean over them."""
     for (trained_on, split), of_seeds in losses.items():
-        table = np.stack(of_seeds)  # (n_seeds, epochs)
-        for place in np.flatnonzero(~np.isnan(table).any(axis=0)):
+        measured = ~np.isnan(np.stack([*of_seeds.values()])).any(axis=0)
+        for place in np.flatnonzero(measured):
             row = {**names, "split": split, "method": METHODS[trained_on], "metric": LOSS}
             row |= {"epoch": int(place) + 1, "unit": "nats"}
-            for seed, value in zip(seeds, table[:, place], strict=True):
-                yield {**row, "seed": seed, "value": float(value), "n": n}
-            if len(seeds) > 1:
-                low, high = student_interval(table[:, place])
-                row |= {"seed": "all", "value": float(table[:, place].mean()), "n": len(seeds)}
-                yield {**row, "ci_low": low, "ci_high": high}
+            yield from seeds_and_mean(row, {s: v[place] for s, v in of_seeds.items()}, n=n)
 
 
 def _answers(names: Row, examples: pd.DataFrame, answers: Mapping[str, Any]) -> Iterator[Row]:
@@ -135,19 +129,14 @@ def _answers(names: Row, examples: pd.DataFrame, answers: Mapping[str, Any]) -> 
         among.append(bool(spelled))
         last = min((log_prob for _, log_prob in tokens), default=np.nan)
         likely.append(np.logaddexp.reduce(spelled, dtype=np.float64) if spelled else last)
-    generator = numpy_generator(0, EXPERIMENT, "bootstrap")
-    villagers = examples["villager_id"].to_numpy()
-    bootstrap = DocumentBootstrap(villagers, samples=RESAMPLES, generator=generator)
     metrics = {"answer_is_a_child": (right, "share")}
     if not np.isnan(likely).any():
         metrics["child_among_first_tokens"] = (among, "share")
         metrics["child_log_likelihood_at_most"] = (likely, "nats")
+    bootstrap, ones = villager_bootstrap(examples, EXPERIMENT), np.ones(len(examples))
     for metric, (values, unit) in metrics.items():
-        numbers = np.array(values, dtype=np.float64)
-        low, high = bootstrap.ratio(numbers)
-        row = {"split": "test", "setting": "end", "metric": metric, "value": numbers.mean()}
-        row |= {"ci_low": low, "ci_high": high, "n": len(numbers), "unit": unit}
-        yield {**names, **row}
+        row = {"split": "test", "setting": "end", "metric": metric, "n": len(values), "unit": unit}
+        yield {**names, **row, **ratio_with_interval(bootstrap, np.array(values, np.float64), ones)}
 
 
 def _references(names: Row, examples: pd.DataFrame) -> Iterator[Row]:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from knnlm.evidence.intervals import student_interval
+from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import means_over_seeds, tidy
 from knnlm.experiments.mlp_hurdle.names import (
     FULL,
@@ -31,7 +31,10 @@ from knnlm.experiments.mlp_hurdle.names import (
     WITHOUT_LAST,
     WITHOUT_MIDDLE,
 )
-from knnlm.runtime.artifacts import identity, read_manifest, require_origin
+from knnlm.experiments.shared.job import Inputs
+from knnlm.experiments.shared.town_tables import seeds_and_mean
+from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest, require_origin
+from knnlm.runtime.places import places
 from knnlm.text.macondo.dataset import KIND as MACONDO
 from knnlm.text.macondo.dataset import read_examples
 
@@ -45,8 +48,6 @@ COMPARED = (
     (WITHOUT_LAST, WITHOUT_MIDDLE),
 )
 EARLY = 0.5  # share of the updates that is called early; fixed before the first run
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,8 @@ class Curves:
         """Yield the rows of all curves: each point for each seed, and over the seeds."""
         for row, values in self.numbers():
             for place, step in enumerate(self.steps):
-                column = values[:, place]
-                for seed, value in zip(self.seeds, column, strict=True):
-                    yield {**row, "seed": seed, "value": value, "n": self.counts[place]} | {
-                        "step": step
-                    }
-                if len(self.seeds) > 1:
-                    low, high = student_interval(column)
-                    ends = {"ci_low": low, "ci_high": high, "n": len(self.seeds)}
-                    yield {**row, "seed": "all", "value": column.mean(), "step": step} | ends
+                column = dict(zip(self.seeds, values[:, place], strict=True))
+                yield from seeds_and_mean(row | {"step": step}, column, n=self.counts[place])
 
     def summary(self) -> Iterator[Row]:
         """Yield the mean of each curve over parts of the training, for each seed.
@@ -123,66 +117,75 @@ class Curves:
                 yield {**row, "metric": "parameters_over_full", "value": ratio, "unit": "ratio"}
 
 
-def evaluate_mlp_hurdle(
-    *,
-    corpus: str,
-    seeds: Sequence[int],
-    macondo: Sequence[Path],
-    on_macondo: Sequence[Path],
-    on_text: Sequence[Path],
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the table of means over parts of the training, and the curves.
 
     Settings of the first: early (the first half of the updates), whole, end (the last point).
 
     Args:
-        corpus: of the text.
-        seeds: of towns and trainings.
-        macondo: the town of each seed.
-        on_macondo: the curves of each seed, trained on its town.
-        on_text: the curves of each seed, trained on text.
+        inputs: of each seed the town macondo, the curves on_macondo, trained on that town, and
+            the curves on_text.
+        settings: corpus (of the text), experiment_seeds.
 
     Returns:
-        Two tidy tables, the second with the column step.
+        table and curves, tidy, the second with the column step.
 
     Raises:
-        ArtifactError: if a folder is not whole, or curves are of another town.
+        ArtifactError: if a folder is missing, or curves are of another town or task.
     """
-    for town, folder in zip(macondo, on_macondo, strict=True):
-        origin = identity(town, kind=MACONDO)
+    seeds = settings["experiment_seeds"]
+    towns = places(inputs["macondo"], kind=MACONDO, by=("seed",))
+    folders = {
+        LIKELIHOOD: places(inputs["on_macondo"], kind=KIND, by=("seed",)),
+        LOSS: places(inputs["on_text"], kind=KIND, by=("seed",)),
+    }
+    for seed in seeds:
+        origin, folder = identity(towns[seed], kind=MACONDO), folders[LIKELIHOOD][seed]
         require_origin(folder, kind=KIND, role="macondo", expected=origin)
     tasks = [
-        read_curves(on_macondo, corpus="macondo", seeds=seeds),
-        read_curves(on_text, corpus=corpus, seeds=seeds),
+        read_curves(metric, {seed: found[seed] for seed in seeds}, corpus=corpus)
+        for (metric, found), corpus in zip(
+            folders.items(), ("macondo", settings["corpus"]), strict=True
+        )
     ]
     table = tidy([row for task in tasks for row in task.summary()])
     sizes = tidy([row for task in tasks for row in task.sizes()])
-    levels = tidy([_theory(macondo[0], tasks[0].names)])
-    curves = tidy([row for task in tasks for row in task.points()], coordinates=("step",))
+    levels = tidy([_theory(towns[seeds[0]], tasks[0].names)])
     parts = [table, means_over_seeds(table), levels, sizes]
-    return pd.concat(parts, ignore_index=True), curves
+    return {
+        "table": pd.concat(parts, ignore_index=True),
+        "curves": tidy([row for task in tasks for row in task.points()], coordinates=("step",)),
+    }
 
 
-def read_curves(folders: Sequence[Path], *, corpus: str, seeds: Sequence[int]) -> Curves:
-    """Return the curves of one task from the artifacts of all seeds."""
-    contents = [read_manifest(folder, kind=KIND)["contents"] for folder in folders]
-    metric, scored = contents[0]["metric"], contents[0]["scored"]
+def read_curves(metric: str, folders: Mapping[int, Path], *, corpus: str) -> Curves:
+    """Return the curves of one task from the artifacts of all seeds.
+
+    Raises:
+        ArtifactError: if a folder holds another metric, that of the other task.
+    """
+    contents = [read_manifest(folder, kind=KIND)["contents"] for folder in folders.values()]
+    for folder, found in zip(folders.values(), contents, strict=True):
+        if found["metric"] != metric:
+            raise ArtifactError(f"expected {folder} to hold {metric}, got {found['metric']}")
     tables = {
-        variant: [pd.read_parquet(folder / f"{variant}.parquet") for folder in folders]
+        variant: [pd.read_parquet(folder / f"{variant}.parquet") for folder in folders.values()]
         for variant in VARIANTS
     }
     steps = tables[FULL][0]["step"].to_numpy(dtype=np.int64)
-    updates = np.diff(steps, prepend=0)
+    scored = contents[0]["scored"]
     return Curves(
         names={"experiment": EXPERIMENT, "corpus": corpus, "model": MODEL, "split": SPLIT[metric]},
         metric=metric,
-        seeds=seeds,
+        seeds=[*folders],
         steps=steps,
         values={
             variant: np.stack([table[metric].to_numpy(dtype=np.float64) for table in of_seeds])
             for variant, of_seeds in tables.items()
         },
-        counts=scored * updates if metric == LOSS else np.full(len(steps), scored),
+        counts=scored * np.diff(steps, prepend=0)
+        if metric == LOSS
+        else np.full(len(steps), scored),
         parameters={
             variant: np.array([c["variants"][variant]["parameters"] for c in contents])
             for variant in VARIANTS

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from knnlm.experiments.mlp_hurdle.names import LIKELIHOOD, LOSS
 from knnlm.lm.finetuning import Epochs, NextToken, Texts, mean_nll, tokenize
 from knnlm.lm.gpt2 import LanguageModel
+from knnlm.lm.likelihood import log_likelihood
 from knnlm.lm.pretraining import next_token_loss, read
 from knnlm.lm.starting_point import add_names
 from knnlm.lm.windows import ShuffledWindows
@@ -172,6 +173,5 @@ def answer_log_probs(model: LanguageModel, texts: Texts) -> NDArray[np.float64]:
             for array in (texts.tokens, texts.before_answer, texts.targets)
         )
         hidden = model.base_model(input_ids=tokens, use_cache=False)[0][before]
-        log_probs = model.get_output_embeddings()(hidden).double().log_softmax(dim=-1)
-        scores.append(log_probs.gather(1, targets[:, None]).squeeze(1).cpu())
+        scores.append(log_likelihood(model.get_output_embeddings()(hidden), targets).cpu())
     return torch.cat(scores).numpy()

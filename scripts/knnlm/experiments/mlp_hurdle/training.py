@@ -11,22 +11,16 @@ from knnlm.experiments.mlp_hurdle.names import KIND, LOSS, VARIANTS
 from knnlm.experiments.mlp_hurdle.tasks import Task
 from knnlm.experiments.mlp_hurdle.variants import count_parameters, create_variant, variant_of
 from knnlm.lm.training import Evaluation, Journal, Recipe, train
-from knnlm.runtime.artifacts import atomic_path, write_manifest
+from knnlm.runtime.artifacts import atomic_path
 from knnlm.runtime.logs import LOGGER, Progress
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.runtime.signals import stop_if_asked
 
 STATES = "states"  # folder of the trainings in progress
 
 
 def train_variants(
-    task: Task,
-    *,
-    output: Path,
-    fingerprint: str,
-    shape: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    seed: int,
+    target: Target, task: Task, *, shape: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
     """Train each variant on a task and write the curves; finished ones are not done again.
 
@@ -35,46 +29,43 @@ def train_variants(
     the task has an evaluation, its metric after the step; losses and likelihoods in nats.
 
     Args:
+        target: the artifact; its seed is that of weights and dropout.
         task: what is trained on.
-        output: the artifact.
-        fingerprint: of the rule.
         shape: of the full model, see `variant_of`.
         settings: the task's block of the config: updates, optimizer, schedule, clip_norm,
             precision, every (updates between two rows), save_every (between two states).
-        seed: of weights and dropout.
 
     Raises:
         ValueError: if a setting is impossible on this machine, or a loss is not finite.
     """
-    partial = partial_folder(output, fingerprint, task.made_from)
-    curves = {variant: partial / f"{variant}.parquet" for variant in VARIANTS}
-    done = sum(curve.is_file() for curve in curves.values())
-    progress = Progress("trainings", total=len(VARIANTS), unit="variants", done=done)
-    for variant, curve in curves.items():
-        if curve.is_file():
-            continue
-        LOGGER.info("training %s", variant)
-        states = partial / STATES / variant
-        rows = _train(task, variant, shape=shape, settings=settings, seed=seed, states=states)
-        with atomic_path(curve) as temporary:
-            table = pd.DataFrame(rows).rename(columns={"loss": LOSS})
-            table.to_parquet(temporary, index=False)
-        progress.update(progress.done + 1)
-        stop_if_asked()
-    shutil.rmtree(partial / STATES, ignore_errors=True)
-    write_manifest(
-        partial,
+    seed = target.seed
+    with making(
+        target,
         kind=KIND,
-        settings={"shape": dict(shape), "training": dict(settings), "seed": seed},
         made_from=task.made_from,
-        contents={
+        settings={"shape": dict(shape), "training": dict(settings), "seed": seed},
+    ) as made:
+        curves = {variant: made.folder / f"{variant}.parquet" for variant in VARIANTS}
+        done = sum(curve.is_file() for curve in curves.values())
+        progress = Progress("trainings", total=len(VARIANTS), unit="variants", done=done)
+        for variant, curve in curves.items():
+            if curve.is_file():
+                continue
+            LOGGER.info("training %s", variant)
+            states = made.folder / STATES / variant
+            rows = _train(task, variant, shape=shape, settings=settings, seed=seed, states=states)
+            with atomic_path(curve) as temporary:
+                table = pd.DataFrame(rows).rename(columns={"loss": LOSS})
+                table.to_parquet(temporary, index=False)
+            progress.update(progress.done + 1)
+            stop_if_asked()
+        shutil.rmtree(made.folder / STATES, ignore_errors=True)
+        made.contents |= {
             "metric": task.metric,
             "scored": task.scored,
             "vocabulary_size": task.vocabulary,
             "variants": {variant: _described(shape, variant, task) for variant in VARIANTS},
-        },
-    )
-    publish(partial, output)
+        }
 
 
 def _train(

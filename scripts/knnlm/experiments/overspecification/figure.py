@@ -1,5 +1,7 @@
 """The figure of overspecification: likelihood of children's names over epochs, by family size."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -7,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from knnlm.evidence.plotting import FULL_WIDTH, Label, label_right
-from knnlm.evidence.tables import select
-from knnlm.experiments.overspecification.names import ALL
+from knnlm.evidence.tables import over_seeds, select
 
 HEIGHT = 2.7  # inches of a row of panels
 PANELS_A_ROW = 3
@@ -18,26 +19,25 @@ BAND = 0.08  # opacity; bands of five family sizes lie on each other
 LEVEL_STYLE = (0, (4, 2))
 
 
-def draw_overspecification(table: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return a panel for each model: the test template, a color for each number of children.
 
     Solid: the LM, dotted: LM + kNN, both means over seeds, with bands of Student's t; dashed: what
     a perfect model reaches. As Chiang et al. (2024), Figures 1 and 3.
 
     Args:
-        table: the first table of `evaluate_overspecification`, for the levels of theory.
-        curves: the second one.
+        tables: table, for the levels of theory, and curves.
     """
-    test = select(curves, split="test")
+    test = select(over_seeds(tables["curves"]), split="test")
     models = list(dict.fromkeys(test["model"]))
     n_rows = -(-len(models) // PANELS_A_ROW)
     n_columns = min(len(models), PANELS_A_ROW)
     figure = Figure(figsize=(FULL_WIDTH, n_rows * HEIGHT), layout="constrained")
     panels = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
-    sizes = sorted({int(n) for n in test["n_children"]} - {ALL})
+    sizes = sorted({int(n) for n in test["n_children"]} - {0})  # 0: families of any size
     dark = sns.color_palette("viridis", len(sizes) + 2)[: len(sizes)]  # the light ones hide text
     colors = dict(zip(sizes, dark, strict=True))
-    theory = select(table, method="theory")
+    theory = select(tables["table"], method="theory")
     for axes, model in zip(panels.flat, models, strict=False):
         for size in sizes:
             level = _levels(theory, [size])[size]
@@ -77,9 +77,8 @@ def _draw_lines(
     size: int,
     color: tuple[float, float, float],
 ) -> None:
-    """Draw the curves of one model and family size; one seed has no mean and no band."""
-    seeds = "all" if (test["seed"] == "all").any() else test["seed"].iloc[0]
-    rows = test[(test["model"] == model) & (test["n_children"] == size) & (test["seed"] == seeds)]
+    """Draw the curves of one model and family size; one seed has no band."""
+    rows = test[(test["model"] == model) & (test["n_children"] == size)]
     for method, style in STYLES.items():
         line = select(rows, method=method)
         axes.plot(line["epoch"], line["value"], color=color, linestyle=style)

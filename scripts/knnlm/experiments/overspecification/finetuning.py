@@ -8,7 +8,7 @@ in the place of the datastore needs; the fine-tuned weights themselves are not k
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,36 +20,26 @@ from torch import Tensor, nn
 from knnlm.experiments.overspecification.names import FINE_TUNING as KIND
 from knnlm.experiments.overspecification.names import temperatures
 from knnlm.experiments.overspecification.scores import read_states, score_children
-from knnlm.lm.anatomy import context, width
-from knnlm.lm.finetuning import Epochs, NextToken, Texts, mean_nll, recipe_of, tokenize
+from knnlm.experiments.shared.fine_tuning import FineTuning, Training
+from knnlm.lm.anatomy import width
+from knnlm.lm.finetuning import Texts, tokenize
 from knnlm.lm.process import this_process
-from knnlm.lm.starting_point import StartingPoint, starting_point
-from knnlm.lm.training import STATE, Evaluation, Journal, train
+from knnlm.lm.starting_point import StartingPoint
+from knnlm.lm.training import Evaluation
 from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.retrieval.mlp_replacement import activation_of
-from knnlm.runtime.artifacts import atomic_path, identity, write_manifest
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.artifacts import atomic_path, identity
+from knnlm.runtime.making import Target, making
 from knnlm.text.macondo.dataset import KIND as MACONDO
 from knnlm.text.macondo.dataset import read_examples
 from knnlm.text.macondo.town import SPLITS
 
-LOG = "training.parquet"
 LOG_ROWS = 100  # rows of the log, about
 SCORES = tuple(f"{method}_{split}" for method in ("lm", "knn") for split in SPLITS)
 
 
 def finetune_macondo(
-    *,
-    output: Path,
-    fingerprint: str,
-    macondo: Path,
-    model: Path | None,
-    tokenizer: Path | None,
-    fine_tuning: Mapping[str, Any],
-    shape: Mapping[str, Any] | str | None,
-    scores: Mapping[str, Any],
-    seed: int,
-    cache: Path,
+    target: Target, fine_tuning: FineTuning, *, macondo: Path, scores: Mapping[str, Any]
 ) -> None:
     """Fine-tune a model on the over-specified sentences of a town and write its scores.
 
@@ -59,49 +49,40 @@ def finetune_macondo(
     head, and every token of the test sentences).
 
     Args:
-        output: the artifact.
-        fingerprint: of the rule.
+        target: the artifact.
+        fine_tuning: what is trained, from which model.
         macondo: the town.
-        model: the artifact of one of our models, if the fine-tuning starts from it.
-        tokenizer: the artifact of our tokenizer, if the model uses it.
-        fine_tuning: an entry of overspecification.fine_tunings in the config.
-        shape: of random weights: a block of `models`, or a name.
         scores: points, early, site, k, lmbda, temperature and oracle of the block
             `overspecification`.
-        seed: of everything that is drawn.
-        cache: where downloads stay.
 
     Raises:
         ValueError: if a model cannot be had, or a setting does not suit it.
     """
-    made_from = {"macondo": identity(macondo, kind=MACONDO)}
-    if model is not None:
-        made_from["model"] = identity(model, kind="model")
-    partial = partial_folder(output, fingerprint, made_from)
-    examples = read_examples(macondo)
-    init = fine_tuning["init"]
-    point = starting_point(
-        vocabulary=tokenizer or (shape if init == "random" else init),
-        names=examples["child"].tolist(),
-        model=model,
-        fine_tuning=fine_tuning,
-        shape=shape,
-        seed=seed,
-        cache=cache,
-    )
-    start = _Start(point, _tokenized(examples, point))
-    contents = _train(partial, start, fine_tuning=fine_tuning, settings=scores, seed=seed)
-    if not this_process().is_main_process:
-        return
-    (partial / STATE).unlink(missing_ok=True)
-    write_manifest(
-        partial,
+    settings, seed = dict(fine_tuning.settings), target.seed
+    is_main = this_process().is_main_process
+    with making(
+        target,
         kind=KIND,
-        settings={"fine_tuning": dict(fine_tuning), "scores": dict(scores), "seed": seed},
-        made_from=made_from,
-        contents=contents,
-    )
-    publish(partial, output)
+        made_from={"macondo": identity(macondo, kind=MACONDO), **fine_tuning.made_from()},
+        settings={"fine_tuning": settings, "scores": dict(scores), "seed": seed},
+        publishes=is_main,
+    ) as made:
+        examples = read_examples(macondo)
+        point = fine_tuning.start(examples["child"].tolist(), seed=seed)
+        splits = _tokenized(examples, point)
+        training = Training(point.model, splits["train"], settings, seed=seed)
+        points = evaluation_points(training.updates, count=scores["points"])
+        watch = _Watch(made.folder, point.model, splits, settings=scores, points=points)
+        log_every = math.ceil(training.updates / LOG_ROWS)
+        training.run(made.folder, Evaluation(watch, points), log_every=log_every)
+        if is_main:  # which alone has evaluated
+            made.contents |= {
+                "updates": training.updates,
+                "per_epoch": training.per_epoch,
+                "vocabulary_size": point.vocabulary,
+                "names_added": point.names_added,
+                **watch.contents(),
+            }
 
 
 def _tokenized(examples: pd.DataFrame, point: StartingPoint) -> dict[str, Texts]:
@@ -121,74 +102,28 @@ def evaluation_points(updates: int, *, count: int) -> list[int]:
     return sorted({max(1, round(updates * (i + 1) / count)) for i in range(count)})
 
 
-class _Start(NamedTuple):
-    """A model before its fine-tuning, and the sentences in its tokens."""
-
-    point: StartingPoint
-    splits: dict[str, Texts]
-
-    @property
-    def model(self) -> nn.Module:
-        """The model that is fine-tuned."""
-        return self.point.model
-
-
-def _train(
-    partial: Path,
-    start: _Start,
-    *,
-    fine_tuning: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    seed: int,
-) -> dict[str, Any]:
-    """Fine-tune, write the scores of every point and the log, return what the manifest says."""
-    texts = start.splits["train"]
-    epochs = Epochs(
-        texts,
-        batch_size=fine_tuning["batch_size"],
-        seed=seed,
-        positions=fine_tuning["positions"],
-        context=context(start.model),
-    )
-    updates = fine_tuning["epochs"] * epochs.per_epoch
-    points = evaluation_points(updates, count=settings["points"])
-    watch = _Watch(partial, start, settings=settings, points=points)
-    log, described = partial / LOG, {"updates": updates, "per_epoch": epochs.per_epoch}
-    if log.is_file():  # written last
-        return watch.contents() | described
-    rows = train(
-        NextToken(start.model),
-        recipe_of(fine_tuning, updates=updates, seed=seed),
-        batch_at=epochs.batch,
-        loss=mean_nll,
-        journal=Journal(
-            partial,
-            save_every=fine_tuning["save_every"],
-            log_every=math.ceil(updates / LOG_ROWS),
-            tokens_per_update=int(texts.lengths.mean() * fine_tuning["batch_size"]),
-        ),
-        evaluation=Evaluation(watch, at=points),
-    )
-    with atomic_path(log) as temporary:
-        pd.DataFrame(rows).to_parquet(temporary, index=False)
-    return watch.contents() | described
-
-
 class _Watch:
     """The evaluation of a fine-tuning: writes a file for each point, and the three kept ones."""
 
     def __init__(
-        self, partial: Path, start: _Start, *, settings: Mapping[str, Any], points: list[int]
+        self,
+        partial: Path,
+        model: nn.Module,
+        splits: Mapping[str, Texts],
+        *,
+        settings: Mapping[str, Any],
+        points: list[int],
     ) -> None:
-        self.partial, self.start, self.settings, self.points = partial, start, settings, points
+        self.partial, self.model, self.splits = partial, model, splits
+        self.settings, self.points = settings, points
         self.early = min(points, key=lambda step: abs(step - settings["early"] * points[-1]))
 
     def __call__(self, step: int) -> dict[str, float]:
         """Score the model after a number of updates; return the mean log-likelihoods."""
         settings = self.settings
         found = score_children(
-            self.start.model,
-            self.start.splits,
+            self.model,
+            self.splits,
             site=settings["site"],
             k=settings["k"],
             temperatures=temperatures(settings),
@@ -214,29 +149,27 @@ class _Watch:
 
     def _whole_test(self) -> dict[str, NDArray[Any]]:
         """Return the head, and keys, values and log p_LM of every token of the test sentences."""
-        model, texts = self.start.model, self.start.splits["test"]
-        at = texts.has_next
-        states = read_states(model, texts, keys_at=at, scored_at=at, site=self.settings["site"])
+        texts = self.splits["test"]
+        at, site = texts.has_next, self.settings["site"]
+        states = read_states(self.model, texts, keys_at=at, scored_at=at, site=site)
         return {
-            "head": _head(model).float().cpu().numpy(),
+            "head": _head(self.model).float().cpu().numpy(),
             "test_keys": states.datastore_keys,
             "test_values": texts.next_tokens(at),
             "test_lm": states.log_probs,
-            **{f"targets_{split}": t.targets for split, t in self.start.splits.items()},
+            **{f"targets_{split}": t.targets for split, t in self.splits.items()},
         }
 
     def contents(self) -> dict[str, Any]:
         """Return what the manifest says of the artifact."""
-        train_texts = self.start.splits["train"]
+        texts = self.splits["train"]
         return {
             "points": self.points,
             "early": self.early,
             "best": self.best_until(self.points[-1]),
-            "examples": len(train_texts),
-            "entries": int(train_texts.has_next.sum()),
-            "vocabulary_size": self.start.point.vocabulary,
-            "names_added": self.start.point.names_added,
-            "activation": activation_of(self.start.model),
+            "examples": len(texts),
+            "entries": int(texts.has_next.sum()),
+            "activation": activation_of(self.model),
         }
 
 

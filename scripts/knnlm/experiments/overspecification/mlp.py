@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
@@ -15,11 +16,13 @@ from safetensors.numpy import load_file
 from knnlm.experiments.overspecification.finetuning import save_tensors
 from knnlm.experiments.overspecification.names import FINE_TUNING, KEPT
 from knnlm.experiments.overspecification.names import MLP as KIND
-from knnlm.experiments.overspecification.scores import find, in_memory
-from knnlm.retrieval.mlp_replacement import MlpReplacement, target_log_probs, train_on_pairs
-from knnlm.runtime.artifacts import identity, read_manifest, write_manifest
+from knnlm.experiments.overspecification.scores import find
+from knnlm.retrieval.datastore import in_memory
+from knnlm.retrieval.interpolation import knn_log_probs
+from knnlm.retrieval.mlp_replacement import MlpReplacement, replacement_log_probs, train_on_pairs
+from knnlm.runtime.artifacts import identity, read_manifest
 from knnlm.runtime.logs import LOGGER, Progress
-from knnlm.runtime.making import partial_folder, publish
+from knnlm.runtime.making import Target, making
 from knnlm.runtime.signals import stop_if_asked
 from knnlm.text.macondo.town import SPLITS
 
@@ -29,13 +32,7 @@ BUFFER_MIB = 64  # keys shuffled together
 
 
 def train_macondo_mlp(
-    *,
-    output: Path,
-    fingerprint: str,
-    fine_tuned: Path,
-    mlp: Mapping[str, Any],
-    scores: Mapping[str, Any],
-    seed: int,
+    target: Target, *, fine_tuned: Path, mlp: Mapping[str, Any], scores: Mapping[str, Any]
 ) -> None:
     """Train an MLP for each kept point of a fine-tuning and write what it makes of the children.
 
@@ -44,49 +41,39 @@ def train_macondo_mlp(
     the fixed temperature.
 
     Args:
-        output: the artifact.
-        fingerprint: of the rule.
+        target: the artifact.
         fine_tuned: an artifact of `finetune_macondo`.
         mlp: the block overspecification.mlp of the config.
         scores: as in `finetune_macondo`.
-        seed: of the weights and the order.
     """
-    made_from = {"fine_tuned": identity(fine_tuned, kind=FINE_TUNING)}
-    partial = partial_folder(output, fingerprint, made_from)
-    contents = read_manifest(fine_tuned, kind=FINE_TUNING)["contents"]
-    steps = {"early": contents["early"], "best": contents["best"], "end": contents["points"][-1]}
-    done: dict[int, dict[str, NDArray[Any]]] = {}
-    files = {point: partial / f"{point}.safetensors" for point in KEPT}
-    progress = Progress(
-        "MLPs", total=len(KEPT), unit="points", done=sum(f.is_file() for f in files.values())
-    )
-    for point, file in files.items():
-        if file.is_file():
-            done[steps[point]] = load_file(file)
-            continue
-        if steps[point] not in done:
-            LOGGER.info("MLP for the point %s, after %s updates", point, f"{steps[point]:,}")
-            states = load_file(fine_tuned / f"{point}.safetensors")
-            done[steps[point]] = _answers(
-                states,
-                mlp,
-                scores,
-                activation=contents["activation"],
-                seed=seed,
-                partial=partial,
-            )
-        save_tensors(file, done[steps[point]])
-        shutil.rmtree(partial / TRAINING, ignore_errors=True)
-        progress.update(progress.done + 1)
-        stop_if_asked()
-    write_manifest(
-        partial,
+    with making(
+        target,
         kind=KIND,
-        settings={"mlp": dict(mlp), "seed": seed},
-        made_from=made_from,
-        contents={"points": list(KEPT)},
-    )
-    publish(partial, output)
+        made_from={"fine_tuned": identity(fine_tuned, kind=FINE_TUNING)},
+        settings={"mlp": dict(mlp), "seed": target.seed},
+    ) as made:
+        contents = read_manifest(fine_tuned, kind=FINE_TUNING)["contents"]
+        steps = {"early": contents["early"], "best": contents["best"], "end": contents["updates"]}
+        files = {point: made.folder / f"{point}.safetensors" for point in KEPT}
+        done = {steps[p]: load_file(file) for p, file in files.items() if file.is_file()}
+        missing = [point for point, file in files.items() if not file.is_file()]
+        progress = Progress("MLPs", total=len(KEPT), unit="points", done=len(KEPT) - len(missing))
+        for point in missing:
+            if steps[point] not in done:
+                LOGGER.info("MLP for the point %s, after %s updates", point, f"{steps[point]:,}")
+                done[steps[point]] = _answers(
+                    load_file(fine_tuned / f"{point}.safetensors"),
+                    mlp,
+                    scores,
+                    activation=contents["activation"],
+                    seed=target.seed,
+                    partial=made.folder / TRAINING,
+                )
+            save_tensors(files[point], done[steps[point]])
+            shutil.rmtree(made.folder / TRAINING, ignore_errors=True)
+            progress.update(progress.done + 1)
+            stop_if_asked()
+        made.contents |= {"points": list(KEPT)}
 
 
 def _answers(
@@ -111,21 +98,22 @@ def _answers(
         states["values"],
         settings=_training(mlp, n_entries=len(states["values"])),
         seed=seed,
-        partial=partial / TRAINING,
+        partial=partial,
     )
     found = {
-        f"mlp_{split}": target_log_probs(
+        f"mlp_{split}": replacement_log_probs(
             module, states[f"queries_{split}"], states[f"targets_{split}"]
         )
         for split in SPLITS
     }
     targets = states["test_values"]
-    found["mlp_test_tokens"] = target_log_probs(module, states["test_keys"], targets)
-    neighbors = find(
-        states["test_keys"], in_memory(states["keys"], states["values"]), k=scores["k"]
+    found["mlp_test_tokens"] = replacement_log_probs(module, states["test_keys"], targets)
+    datastore = in_memory(states["keys"], states["values"])
+    found["knn_test_tokens"] = knn_log_probs(
+        *find(states["test_keys"], datastore, k=scores["k"]),
+        targets.astype(np.int32),
+        temperature=scores["temperature"] * float(states["mean_distance"][0]),
     )
-    temperature = scores["temperature"] * float(states["mean_distance"][0])
-    found["knn_test_tokens"] = neighbors.log_probs(targets, temperature=temperature)
     return found
 
 

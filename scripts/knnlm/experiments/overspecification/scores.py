@@ -6,22 +6,21 @@ The likelihood is that of the name's one token given the text before it, in nats
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from knnlm.lm.anatomy import FFN_INPUT_BEFORE, apply_f, apply_g, capture
 from knnlm.lm.finetuning import Texts
-from knnlm.retrieval.datastore import Datastore, Shard
+from knnlm.lm.likelihood import log_likelihood_in_tiles
+from knnlm.retrieval.datastore import Datastore, in_memory
 from knnlm.retrieval.engines.exact import search_exact
 from knnlm.retrieval.interpolation import knn_log_probs, mean_distance
 
 BATCH = 64  # texts read at a time
-LOGITS_AT_A_TIME = 1 << 22  # 32 MiB in float64
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,6 @@ class States:
 
     datastore_keys: NDArray[np.float32]
     log_probs: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Neighbors:
-    """The nearest entries of each query: squared distances, ascending, and values, (n, k)."""
-
-    distances: NDArray[np.float32]
-    values: NDArray[np.int32]
-
-    def log_probs(self, targets: NDArray[np.int64], *, temperature: float) -> NDArray[np.float64]:
-        """Return log p_kNN of the targets, (n,), in nats."""
-        wanted = targets.astype(np.int32)
-        return knn_log_probs(self.distances, self.values, wanted, temperature=temperature)
 
 
 @torch.no_grad()
@@ -70,7 +56,7 @@ def read_states(
         scored_at: (n, T), where the next token is scored.
         site: see `knnlm.lm.anatomy.SITES`.
     """
-    targets = np.roll(texts.tokens, -1, axis=1)
+    targets, head = np.roll(texts.tokens, -1, axis=1), model.get_output_embeddings().weight
     kept, scored = [], []
     for start in range(0, len(texts), BATCH):
         rows = slice(start, start + BATCH)
@@ -81,41 +67,24 @@ def read_states(
         )
         states = capture(model, tokens, {FFN_INPUT_BEFORE, site})
         kept.append(states[site][keys].float().cpu())
-        scored.append(_score(model, states[FFN_INPUT_BEFORE][places], wanted[places]))
-    return States(torch.cat(kept).numpy(), torch.cat(scored).numpy())
+        residual = states[FFN_INPUT_BEFORE][places]
+        scored.append(
+            log_likelihood_in_tiles(
+                lambda at, residual=residual: apply_f(model, apply_g(model, residual[at])),
+                wanted[places],
+                vocabulary=len(head),
+            )
+        )
+    return States(torch.cat(kept).numpy(), np.concatenate(scored))
 
 
-def _score(model: nn.Module, residual: Tensor, targets: Tensor) -> Tensor:
-    """Return log p(target), float64, from (n, d) residual streams before the last MLP."""
-    size = max(1, LOGITS_AT_A_TIME // len(model.get_output_embeddings().weight))
-    pieces = [
-        apply_f(model, apply_g(model, part)).double().log_softmax(dim=-1).gather(1, wanted[:, None])
-        for part, wanted in zip(residual.split(size), targets.split(size), strict=True)
-    ]
-    return torch.cat(pieces).squeeze(1).cpu()
-
-
-def in_memory(datastore_keys: NDArray[np.float32], values: NDArray[np.int64]) -> Datastore:
-    """Return keys and values as a datastore that was never written."""
-    shard = Shard(0, datastore_keys, values.astype(np.int32))
-    return Datastore(
-        folder=Path("the fine-tuning set"),
-        shards=(shard,),
-        n_entries=len(values),
-        dim=datastore_keys.shape[1],
-        dtype=datastore_keys.dtype,
-        rows_per_shard=len(values),
-        settings={},
-        made_from={},
-        rows=range(len(values)),
-    )
-
-
-def find(queries: NDArray[np.float32], datastore: Datastore, *, k: int) -> Neighbors:
-    """Return the k nearest entries of each query, all of them if there are fewer."""
+def find(
+    queries: NDArray[np.float32], datastore: Datastore, *, k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return distances and values, (n, k), of the nearest entries; k is at most their number."""
     n_entries = datastore.n_entries
     ids, distances = search_exact(queries, datastore, k=min(k, n_entries), slice_rows=n_entries)
-    return Neighbors(distances, datastore.values(ids))
+    return distances, datastore.values(ids)
 
 
 def score_children(
@@ -153,11 +122,12 @@ def score_children(
             found["queries_train"] = states.datastore_keys[at[keys_at]]
     datastore = in_memory(found["keys"], found["values"])
     neighbors = {split: find(found[f"queries_{split}"], datastore, k=k) for split in splits}
-    unit = mean_distance(neighbors["validation"].distances)
+    unit = mean_distance(neighbors["validation"][0])
     found["mean_distance"] = np.array([unit])
     for split, texts in splits.items():
+        targets = texts.targets.astype(np.int32)
         columns = [
-            neighbors[split].log_probs(texts.targets, temperature=share * unit)
+            knn_log_probs(*neighbors[split], targets, temperature=share * unit)
             for share in temperatures
         ]
         found[f"knn_{split}"] = np.stack(columns, axis=1)

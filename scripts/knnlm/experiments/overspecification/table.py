@@ -16,74 +16,74 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from knnlm.evidence.intervals import student_interval
+from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import means_over_seeds, tidy
-from knnlm.experiments.overspecification.names import ALL, METRIC
-from knnlm.experiments.overspecification.runs import Row, Run, label, read_run
+from knnlm.experiments.overspecification.names import ALL, FINE_TUNING, METRIC, MLP
+from knnlm.experiments.overspecification.rows import FineTuned, label, read_fine_tuned
+from knnlm.experiments.shared.job import Inputs
+from knnlm.experiments.shared.town_tables import first_examples, seeds_and_mean, shown_name
+from knnlm.runtime.places import places
+from knnlm.text.macondo.dataset import KIND as MACONDO
 from knnlm.text.macondo.dataset import read_examples
 from knnlm.text.macondo.town import SPLITS
-from knnlm.text.macondo.villagers import CLAUSES
 
 EXPERIMENT = "overspecification"
 CURVES = ("lm", "knn_lm")
 
 
-def evaluate_overspecification(
-    *,
-    corpus: str,
-    settings: Mapping[str, Any],
-    seeds: Sequence[int],
-    macondo: Sequence[Path],
-    fine_tuned: Sequence[Path],
-    mlp: Sequence[Path],
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the table of the kept points, the curves over epochs, and examples of sentences.
 
     Args:
-        corpus: on which models of our own were trained.
-        settings: the block `overspecification` of the config.
-        seeds: of towns and trainings.
-        macondo: the town, for each of settings["compare"], for each seed; all of one size.
-        fine_tuned: in the same order.
-        mlp: in the same order.
+        inputs: macondo: the towns, all of one size; fine_tuned and mlp: of each compared model
+            and seed.
+        settings: corpus (on which models of our own were trained), experiment_seeds,
+            overspecification, fine_tunings.
 
     Returns:
-        Two tidy tables, the second with the columns epoch and n_children (0: all), and sentences
-        as in Table 6 with the columns split, attribute, n_children and sentence.
+        table and curves, tidy, the second with the columns epoch and n_children (0: all);
+        examples: sentences as in Table 6 with the columns split, attribute, n_children, sentence.
 
     Raises:
-        ArtifactError: if folders do not belong together.
+        ArtifactError: if a folder is missing, or folders do not belong together.
     """
-    folders = iter(zip(macondo, fine_tuned, mlp, strict=True))
-    rows = list(_references(macondo[0], corpus=corpus))
+    block, seeds = settings["overspecification"], settings["experiment_seeds"]
+    towns = places(dict.fromkeys(inputs["macondo"]), kind=MACONDO, by=("town", "seed"))
+    tuned = places(inputs["fine_tuned"], kind=FINE_TUNING, by=("fine_tuning", "seed"))
+    mlps = places(inputs["mlp"], kind=MLP, by=("fine_tuning", "seed"))
+    first = towns[settings["fine_tunings"][block["compare"][0]]["town"], seeds[0]]
+    names = {"experiment": EXPERIMENT, "corpus": settings["corpus"]}
+    rows = list(_references(first, names))
     curves: list[Row] = []
-    for name in settings["compare"]:
+    for name in block["compare"]:
         fine_tuning = settings["fine_tunings"][name]
-        # Random weights must never pass for a pretrained model.
-        model = f"{name} (random weights)" if fine_tuning["init"] == "random" else name
-        runs = []
-        for seed in seeds:
-            town, tuned, replaced = next(folders)
-            run = read_run(
-                fine_tuned=tuned,
-                mlp=replaced,
-                macondo=town,
-                names={"experiment": EXPERIMENT, "corpus": corpus, "model": model, "seed": seed},
-                settings=settings,
+        of_model = names | {"model": shown_name(name, fine_tuning)}
+        compared = [
+            read_fine_tuned(
+                tuned[name, seed],
+                mlps[name, seed],
+                towns[fine_tuning["town"], seed],
+                names=of_model | {"seed": seed},
+                settings=block,
                 fine_tuning=fine_tuning,
             )
-            rows += [*run.rows(), *run.facts()]
-            runs.append(run)
-        curves += _curves(runs)
+            for seed in seeds
+        ]
+        for one in compared:
+            rows += [*one.rows(), *one.facts()]
+        curves += _curves(of_model, compared)
     table = tidy(rows)
-    table = pd.concat([table, means_over_seeds(table)], ignore_index=True)
-    return table, tidy(curves, coordinates=("epoch", "n_children")), _sentences(macondo[0])
+    return {
+        "table": pd.concat([table, means_over_seeds(table)], ignore_index=True),
+        "curves": tidy(curves, coordinates=("epoch", "n_children")),
+        "examples": first_examples(read_examples(first), column="sentence"),
+    }
 
 
-def _references(macondo: Path, *, corpus: str) -> Iterator[Row]:
+def _references(macondo: Path, names: Row) -> Iterator[Row]:
     """Yield what a perfect model reaches, log(1/n), and a guess among all children."""
     n_children = read_examples(macondo)["n_children"].to_numpy()
-    named = {"experiment": EXPERIMENT, "corpus": corpus, "split": "test", "metric": METRIC}
+    named = {**names, "split": "test", "metric": METRIC}
     for group in (ALL, *np.unique(n_children).tolist()):
         inside = n_children[(n_children == group) | (group == ALL)]
         levels = {"theory": np.log(1 / inside).mean(), "chance": np.log(1 / len(n_children))}
@@ -92,34 +92,15 @@ def _references(macondo: Path, *, corpus: str) -> Iterator[Row]:
             yield {**named, **row, "n": len(inside), "unit": "nats"}
 
 
-def _curves(runs: Sequence[Run]) -> Iterator[Row]:
+def _curves(names: Row, compared: Sequence[FineTuned]) -> Iterator[Row]:
     """Yield mean log-likelihoods over epochs, for each seed and for their mean."""
-    first = runs[0]
-    epochs = [step / first.contents["per_epoch"] for step in first.contents["points"]]
-    for place, epoch in enumerate(epochs):
+    first = compared[0]
+    for place, step in enumerate(first.contents["points"]):
         for split in SPLITS:
-            scored = [run.fixed(run.scores[place], split) for run in runs]
+            scored = {one.names["seed"]: one.fixed(one.scores[place], split) for one in compared}
             for group, mask in first.groups.items():
                 for method in CURVES:
-                    values = np.array([scores[method][mask].mean() for scores in scored])
                     row = {"split": split, "method": method, "metric": METRIC, "unit": "nats"}
-                    row |= {"epoch": epoch, "n_children": group}
-                    for run, value in zip(runs, values, strict=True):
-                        yield {**run.names, **row, "value": value, "n": int(mask.sum())}
-                    if len(runs) > 1:
-                        low, high = student_interval(values)
-                        row |= {"seed": "all", "value": values.mean(), "n": len(runs)}
-                        yield {**first.names, **row, "ci_low": low, "ci_high": high}
-
-
-def _sentences(macondo: Path) -> pd.DataFrame:
-    """Return the first example of each attribute, as a sentence of each split."""
-    examples = read_examples(macondo)
-    rows = []
-    for attribute in CLAUSES:
-        chosen = examples[examples["train_attribute"] == attribute].head(1)
-        for example in chosen.to_dict("records"):
-            for split in SPLITS:
-                told = example.get(f"{split}_attribute", "")
-                rows.append((split, told, example["n_children"], example[split]))
-    return pd.DataFrame(rows, columns=["split", "attribute", "n_children", "sentence"])
+                    row |= {"epoch": step / first.contents["per_epoch"], "n_children": group}
+                    values = {seed: of[method][mask].mean() for seed, of in scored.items()}
+                    yield from seeds_and_mean({**names, **row}, values, n=int(mask.sum()))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
+from folder_checks import check_folders_are_known_by_their_manifests
 from safetensors.numpy import load_file
 from tokenizers import AddedToken
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -14,10 +14,13 @@ from knnlm.evidence.intervals import student_interval
 from knnlm.evidence.plotting import look
 from knnlm.evidence.tables import select
 from knnlm.experiments.conversational import finetuning
-from knnlm.experiments.conversational.figure import draw_conversational
+from knnlm.experiments.conversational.figure import draw
 from knnlm.experiments.conversational.finetuning import finetune_conversational
-from knnlm.experiments.conversational.table import LOSS, METHODS, NAME, evaluate_conversational
+from knnlm.experiments.conversational.table import KIND, evaluate
+from knnlm.experiments.shared.chat_names import LOSS, METHODS, NAME
+from knnlm.experiments.shared.fine_tuning import FineTuning
 from knnlm.runtime.artifacts import ArtifactError, verify_checksums
+from knnlm.runtime.making import Target
 from knnlm.text.macondo.conversations import build_conversations, messages_path, read_conversations
 from knnlm.text.macondo.town import SPLITS
 from knnlm.text.tokenizer import END_OF_DOCUMENT, save_tokenizer, train_tokenizer, vocabulary_size
@@ -51,9 +54,17 @@ FINE_TUNING = {
 TRAINED, REFERENCE = METHODS["train"], METHODS["test"]
 
 
+EVALUATED = {
+    "corpus": "made up",
+    "experiment_seeds": [0, 1],
+    "conversational": {"compare": ["tiny"]},
+    "fine_tunings": {"tiny": FINE_TUNING},
+}
+
+
 def build(folder, seed, **changes):
     build_conversations(
-        output=folder, fingerprint="f" * 16, seed=seed, town=TOWN | changes, tokenizer=None,
+        Target(folder, "f" * 16, {"seed": str(seed)}), town=TOWN | changes, tokenizer=None,
         sources=folder, cache=folder,
     )  # fmt: skip
     return folder
@@ -63,11 +74,17 @@ def finetune(output, town, folder, **changes):
     """Fine-tune from random weights of SHAPE, or from the model in changes["init"]."""
     ours = "init" not in changes
     finetune_conversational(
-        output=output, fingerprint="f" * 16, conversations=town, model=None,
-        tokenizer=folder / "tokenizer" if ours else None, fine_tuning=FINE_TUNING | changes,
-        shape=SHAPE if ours else None, trained_tokens="all" if ours else "answers", seed=0,
-        cache=folder,
-    )  # fmt: skip
+        Target(output, "f" * 16, {"fine_tuning": "tiny", "seed": output.name.removeprefix("seed")}),
+        FineTuning(
+            settings=FINE_TUNING | changes,
+            model=None,
+            tokenizer=folder / "tokenizer" if ours else None,
+            shape=SHAPE if ours else None,
+            cache=folder,
+        ),
+        conversations=town,
+        trained_tokens="all" if ours else "answers",
+    )
     return output
 
 
@@ -87,14 +104,12 @@ def towns(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(towns, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    return [finetune(folder / town.name, town, town.parent) for town in towns]
+    return [finetune(folder / "tiny" / town.name, town, town.parent) for town in towns]
 
 
-def evaluate(towns, runs):
-    return evaluate_conversational(
-        corpus="made up", fine_tunings={"tiny": FINE_TUNING}, seeds=[0, 1], conversations=towns,
-        fine_tuned=runs,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def tables(towns, runs):
+    return evaluate({"conversations": towns, "fine_tuned": runs}, EVALUATED)
 
 
 def contents(folder):
@@ -167,13 +182,13 @@ def test_an_interrupted_fine_tuning_goes_on_to_the_same_bytes(
 
     monkeypatch.setattr(finetuning, "score_splits", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        finetune(tmp_path / "seed0", towns[0], towns[0].parent)
+        finetune(tmp_path / "tiny" / "seed0", towns[0], towns[0].parent)
     monkeypatch.undo()
 
-    finetune(tmp_path / "seed0", towns[0], towns[0].parent)
+    finetune(tmp_path / "tiny" / "seed0", towns[0], towns[0].parent)
 
-    assert contents(tmp_path / "seed0") == contents(runs[0])
-    verify_checksums(tmp_path / "seed0", kind=finetuning.KIND)
+    assert contents(tmp_path / "tiny" / "seed0") == contents(runs[0])
+    verify_checksums(tmp_path / "tiny" / "seed0", kind=KIND)
 
 
 def test_a_chat_model_from_a_folder_is_tuned_in_its_own_template_with_adapters(towns, tmp_path):
@@ -195,7 +210,12 @@ def test_a_chat_model_from_a_folder_is_tuned_in_its_own_template_with_adapters(t
     lora = {"rank": 2, "alpha": 4, "dropout": 0.0}
 
     run = finetune(
-        tmp_path / "run", towns[0], tmp_path, init=str(model), lora=lora, positions="plain"
+        tmp_path / "tiny" / "seed0",
+        towns[0],
+        tmp_path,
+        init=str(model),
+        lora=lora,
+        positions="plain",
     )
 
     facts = json.loads((run / "facts.json").read_text())
@@ -206,8 +226,8 @@ def test_a_chat_model_from_a_folder_is_tuned_in_its_own_template_with_adapters(t
     assert last["answer_train"].mean() > first["answer_train"].mean()
 
 
-def test_the_loss_is_per_token_of_the_answer_and_the_name_stands_alone(towns, runs):
-    table, _, _ = evaluate(towns, runs)
+def test_the_loss_is_per_token_of_the_answer_and_the_name_stands_alone(runs, tables):
+    table = tables["table"]
 
     scores = load_file(runs[1] / "train" / "epochs" / "0003.safetensors")
     names = {"method": TRAINED, "setting": "end", "seed": "1", "split": "test"}
@@ -219,8 +239,8 @@ def test_the_loss_is_per_token_of_the_answer_and_the_name_stands_alone(towns, ru
     assert gap == pytest.approx(name - np.log(1 / 2))
 
 
-def test_a_perfect_model_pays_for_the_name_alone(towns, runs):
-    table, _, _ = evaluate(towns, runs)
+def test_a_perfect_model_pays_for_the_name_alone(tables):
+    table = tables["table"]
 
     names = {"method": "theory", "seed": "0"}
     assert value(table, **names, metric=NAME) == pytest.approx(np.log(1 / 2))
@@ -228,8 +248,8 @@ def test_a_perfect_model_pays_for_the_name_alone(towns, runs):
     assert value(table, method="chance", seed="0") == pytest.approx(np.log(1 / 12))
 
 
-def test_the_reference_is_compared_within_each_seed(towns, runs):
-    table, _, _ = evaluate(towns, runs)
+def test_the_reference_is_compared_within_each_seed(runs, tables):
+    table = tables["table"]
 
     differences = []
     for run in runs:
@@ -240,8 +260,8 @@ def test_the_reference_is_compared_within_each_seed(towns, runs):
     assert (row["ci_low"], row["ci_high"]) == pytest.approx(student_interval(differences))
 
 
-def test_the_best_epoch_is_chosen_on_held_out_questions(towns, runs):
-    table, _, _ = evaluate(towns, runs)
+def test_the_best_epoch_is_chosen_on_held_out_questions(runs, tables):
+    table = tables["table"]
 
     for seed, run in enumerate(runs):
         held_out = [
@@ -255,8 +275,8 @@ def test_the_best_epoch_is_chosen_on_held_out_questions(towns, runs):
         assert value(table, **row) == pytest.approx(scores["name_test"].mean())
 
 
-def test_curves_have_every_epoch_of_both_trainings(towns, runs):
-    _, curves, examples = evaluate(towns, runs)
+def test_curves_have_every_epoch_of_both_trainings(tables):
+    curves, examples = tables["curves"], tables["examples"]
 
     for method, splits in ((TRAINED, SPLITS), (REFERENCE, ["test"])):
         for split in splits:
@@ -266,18 +286,25 @@ def test_curves_have_every_epoch_of_both_trainings(towns, runs):
     assert examples["conversation"].str.startswith("User: Who is the child of ").all()
 
 
-def test_a_run_on_another_town_is_refused(towns, runs):
-    with pytest.raises(ArtifactError, match="conversations"):
-        evaluate(towns[::-1], runs)
+def test_folders_are_known_by_their_manifests(towns, runs, tables, tmp_path):
+    inputs = {"conversations": towns, "fine_tuned": runs}
+
+    check_folders_are_known_by_their_manifests(evaluate, inputs, EVALUATED, tables, tmp_path)
 
 
-def test_the_figure_has_the_reference_and_the_level_of_a_perfect_model(towns, runs):
-    table, curves, _ = evaluate(towns, runs)
+def test_a_run_on_another_town_is_refused(towns, runs, tmp_path):
+    other = build(tmp_path / "seed1", 1, villagers=7)
+
+    with pytest.raises(ArtifactError, match="another conversations"):
+        evaluate({"conversations": [towns[0], other], "fine_tuned": runs}, EVALUATED)
+
+
+def test_the_figure_has_the_reference_and_the_level_of_a_perfect_model(tables):
+    table, curves = tables["table"], tables["curves"]
 
     with look():
-        figure = draw_conversational(table, curves)
+        figure = draw(tables)
 
-    assert isinstance(figure, Figure)
     loss, name = figure.axes
     for axes, metric in ((loss, LOSS), (name, NAME)):
         levels = [line.get_ydata()[0] for line in axes.get_lines() if len(line.get_ydata()) == 2]

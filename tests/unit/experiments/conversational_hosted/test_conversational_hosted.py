@@ -5,16 +5,18 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from folder_checks import check_folders_are_known_by_their_manifests
 from hosted_server import KEY, FakeService
 
 from knnlm.evidence.plotting import look
 from knnlm.evidence.tables import select
-from knnlm.experiments.conversational.figure import draw_conversational
-from knnlm.experiments.conversational.table import LOSS, METHODS
+from knnlm.experiments.conversational_hosted.figure import draw
 from knnlm.experiments.conversational_hosted.finetuning import finetune_hosted, plan_hosted
 from knnlm.experiments.conversational_hosted.service import HostedError
-from knnlm.experiments.conversational_hosted.table import evaluate_hosted, loss_per_epoch
+from knnlm.experiments.conversational_hosted.table import evaluate, loss_per_epoch
+from knnlm.experiments.shared.chat_names import LOSS, METHODS
 from knnlm.runtime.artifacts import read_manifest, verify_checksums
+from knnlm.runtime.making import Target
 from knnlm.text.macondo.conversations import build_conversations, messages_path, read_conversations
 from knnlm.text.tokenizer import END_OF_DOCUMENT, save_tokenizer, train_tokenizer
 
@@ -39,6 +41,9 @@ SETTINGS = {
 }
 
 
+EVALUATED = {"experiment_seeds": [0, 1], "conversational_hosted": SETTINGS}
+
+
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv(VARIABLE, KEY)
@@ -49,35 +54,50 @@ def server(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("town")
-    build_conversations(
-        output=folder / "town", fingerprint="f" * 16, seed=0, town=TOWN, tokenizer=None,
-        sources=folder, cache=folder,
-    )  # fmt: skip
-    return folder / "town"
+def towns(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("towns")
+    for seed in (0, 1):
+        build_conversations(
+            Target(folder / f"seed{seed}", "f" * 16, {"seed": str(seed)}), town=TOWN,
+            tokenizer=None, sources=folder, cache=folder,
+        )  # fmt: skip
+    return [folder / "seed0", folder / "seed1"]
+
+
+@pytest.fixture(scope="module")
+def town(towns):
+    return towns[0]
+
+
+def plan_of(town, tmp_path, **changes):
+    return plan_hosted(conversations=[town], seeds=[0], settings=SETTINGS | changes, cache=tmp_path)
 
 
 @pytest.fixture
 def plan(town, tmp_path):
-    plan_hosted(conversations=[town], seeds=[0], settings=SETTINGS, cache=tmp_path).to_csv(
-        tmp_path / "plan.csv", index=False
-    )
+    plan_of(town, tmp_path).to_csv(tmp_path / "plan.csv", index=False)
     return tmp_path / "plan.csv"
 
 
 def finetune(server, town, plan, *, trained_on="train", **changes):
-    folder = plan.parent
+    output = plan.parent / trained_on / town.name
+    names = {"trained_on": trained_on, "seed": town.name.removeprefix("seed")}
     finetune_hosted(
-        output=folder / trained_on, fingerprint="f" * 16, plan=plan, conversations=town,
-        trained_on=trained_on, settings=SETTINGS | {"base_url": server.url} | changes, seed=0,
-        states=folder / "states", pause=lambda seconds: None,
+        Target(output, "f" * 16, names), plan=plan, conversations=town,
+        settings=SETTINGS | {"base_url": server.url} | changes,
+        states=plan.parent / "states", pause=lambda seconds: None,
     )  # fmt: skip
-    return folder / trained_on
+    return output
+
+
+def finetuned(server, towns, plan):
+    """Fine-tune both ways on each town; return the inputs of `evaluate`."""
+    folders = [finetune(server, t, plan, trained_on=on) for on in ("train", "test") for t in towns]
+    return {"conversations": towns, "fine_tuned": folders}
 
 
 def test_the_plan_counts_what_would_be_sent(town, tmp_path):
-    plan = plan_hosted(conversations=[town], seeds=[0], settings=SETTINGS, cache=tmp_path)
+    plan = plan_of(town, tmp_path)
 
     _, messages = read_conversations(town)
     for row, split in zip(plan.to_dict("records"), ["train", "test"], strict=True):
@@ -95,12 +115,7 @@ def test_a_plan_with_a_tokenizer_counts_less_than_the_upper_bound(town, tmp_path
         tmp_path, train_tokenizer(texts, vocabulary_size=400), end_of_document=END_OF_DOCUMENT
     )
 
-    bound, counted = (
-        plan_hosted(
-            conversations=[town], seeds=[0], settings=SETTINGS | {"tokenizer": name}, cache=tmp_path
-        )
-        for name in (None, str(tmp_path))
-    )
+    bound, counted = plan_of(town, tmp_path), plan_of(town, tmp_path, tokenizer=str(tmp_path))
 
     assert (counted["tokens"] < bound["tokens"]).all()
     assert set(counted["counted_with"]) == {str(tmp_path)}
@@ -142,10 +157,10 @@ def test_what_is_paid_for_is_never_paid_for_again(server, town, plan):
     server.troubles.clear()
 
     finetune(server, town, plan)
-    first = (plan.parent / "train" / "answers.json").read_bytes()
+    first = (plan.parent / "train" / "seed0" / "answers.json").read_bytes()
     finetune(server, town, plan, confirm=False)  # nothing is left to confirm
 
-    assert (plan.parent / "train" / "answers.json").read_bytes() == first
+    assert (plan.parent / "train" / "seed0" / "answers.json").read_bytes() == first
     assert server.count("POST /fine_tuning/jobs") == 1
     assert server.count("POST /files") == 2
     assert server.count("POST /chat/completions") == 1 + 1 + 2
@@ -205,30 +220,30 @@ def test_a_name_with_and_without_a_space_has_the_sum_of_both_probabilities(serve
     child = read_conversations(town)[0]["child"].iloc[0]
     tokens = [(child, np.log(0.5)), (f" {child}", np.log(0.25)), ("Nobody", np.log(0.125))]
     server.first_tokens = tokens
-    folders = [finetune(server, town, plan, trained_on=on) for on in ("train", "test")]
 
-    table, _ = evaluate_hosted(
-        settings=SETTINGS, seeds=[0], conversations=[town], fine_tuned=folders
-    )
+    tables = evaluate(finetuned(server, [town], plan), EVALUATED | {"experiment_seeds": [0]})
 
-    row = select(table, method=METHODS["train"], seed="0", metric="child_log_likelihood_at_most")
+    names = {"method": METHODS["train"], "seed": "0"}
+    row = select(tables["table"], **names, metric="child_log_likelihood_at_most")
     expected = (np.log(0.5 + 0.25) + 5 * np.log(0.125)) / 6
     assert row["value"].item() == pytest.approx(expected)
 
 
-def test_the_tables_and_the_figure_are_those_of_a_local_model(server, town, plan):
-    examples, _ = read_conversations(town)
+def test_the_tables_and_the_figure_are_those_of_a_local_model(server, towns, plan, tmp_path):
+    examples, _ = read_conversations(towns[0])
     child = examples["child"].iloc[0]  # a child of the first villager
     server.first_tokens = [(child, -0.5), ("Nobody", -2.0)]
-    folders = [finetune(server, town, plan, trained_on=on) for on in ("train", "test")]
+    inputs = finetuned(server, towns, plan)
 
-    table, curves = evaluate_hosted(
-        settings=SETTINGS, seeds=[0], conversations=[town], fine_tuned=folders
-    )
+    tables = evaluate(inputs, EVALUATED)
     with look():
-        figure = draw_conversational(table, curves)
+        figure = draw(tables)
 
-    line = select(curves, method=METHODS["train"], split="test", metric=LOSS)
+    table, curves = tables["table"], tables["curves"]
+    check_folders_are_known_by_their_manifests(
+        evaluate, inputs, EVALUATED, tables, tmp_path / "foreign"
+    )
+    line = select(curves, method=METHODS["train"], split="test", metric=LOSS, seed="0")
     # valid_loss is 2 + 1 / step, measured at every second of 8 steps
     np.testing.assert_allclose(line["value"], [2 + 1 / step for step in (2, 4, 6, 8)])
     assert line["epoch"].tolist() == [1, 2, 3, 4]

@@ -173,7 +173,7 @@ def test_a_run_that_is_killed_between_upload_and_job_pays_once(server, files, ar
         return "drop after" if arrives else "drop"
 
     server.troubles[CREATE] = [kill]
-    paths = [str(ROOT / "scripts"), str(ROOT / "tests" / "unit")]
+    paths = [str(ROOT / "scripts"), str(Path(__file__).parent)]
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, server.url, str(files)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},

@@ -1,18 +1,19 @@
 """The models that leave out an MLP, their trainings on equal terms, and how they are compared."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from folder_checks import check_folders_are_known_by_their_manifests
 from lm_artifacts import END_OF_DOCUMENT, MODEL, VOCABULARY, write_tokenizer, write_tokens
 from scipy import stats
 
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, write_table
-from knnlm.experiments.mlp_hurdle.figure import draw_mlp_hurdle
+from knnlm.experiments.mlp_hurdle.figure import draw
 from knnlm.experiments.mlp_hurdle.names import (
     FULL,
     KIND,
@@ -23,7 +24,7 @@ from knnlm.experiments.mlp_hurdle.names import (
     WITHOUT_LAST,
     WITHOUT_MIDDLE,
 )
-from knnlm.experiments.mlp_hurdle.table import evaluate_mlp_hurdle
+from knnlm.experiments.mlp_hurdle.table import evaluate
 from knnlm.experiments.mlp_hurdle.tasks import (
     answer_log_probs,
     macondo_task,
@@ -33,6 +34,7 @@ from knnlm.experiments.mlp_hurdle.tasks import (
 from knnlm.experiments.mlp_hurdle.training import train_variants
 from knnlm.experiments.mlp_hurdle.variants import count_parameters, create_variant, variant_of
 from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest, write_manifest
+from knnlm.runtime.making import Target
 from knnlm.text.macondo.dataset import build_macondo, read_examples
 from knnlm.text.tokenizer import END_OF_DOCUMENT as END
 from knnlm.text.tokenizer import save_tokenizer, train_tokenizer
@@ -57,18 +59,16 @@ TRAINING = {
 }
 
 
-def build_town(folder: Path, *, seed: int) -> Path:
+def build_town(folder: Path, *, seed: int, villagers: int = 2) -> Path:
     settings = {
-        "villagers_per_count": 2,
+        "villagers_per_count": villagers,
         "max_children": 2,
         "names": {"source": "faker", "path": None},
         "child_names": "added",
         "tokenizer": None,
     }
     build_macondo(
-        output=folder,
-        fingerprint="f",
-        seed=seed,
+        Target(folder, "f", {"town": folder.parent.name, "seed": str(seed)}),
         macondo=settings,
         tokenizer=None,
         sources=folder / "none",
@@ -99,8 +99,14 @@ def on_macondo(town, tokenizer, *, seed=0, shape=SHAPE):
 
 
 def run(task, output, *, seed=0):
-    train_variants(task, output=output, fingerprint="f", shape=SHAPE, settings=TRAINING, seed=seed)
+    train_variants(Target(output, "f", {"seed": str(seed)}), task, shape=SHAPE, settings=TRAINING)
     return output
+
+
+@pytest.fixture(scope="module")
+def whole(town, tokenizer, tmp_path_factory):
+    """Curves of a training that nothing interrupted."""
+    return run(on_macondo(town, tokenizer), tmp_path_factory.mktemp("whole") / "seed0")
 
 
 def test_variants_leave_out_the_last_or_a_middle_mlp():
@@ -174,7 +180,7 @@ def test_all_variants_of_a_seed_read_the_same_batches(town, tokenizer, tmp_path)
         read.append(task.batch_at(number)["input_ids"])
         return task.batch_at(number)
 
-    run(replace(task, batch_at=batch_at), tmp_path / "curves")
+    run(replace(task, batch_at=batch_at), tmp_path / "seed0")
 
     per_variant = [read[i * 6 : (i + 1) * 6] for i in range(len(VARIANTS))]
     assert len(read) == 6 * len(VARIANTS)
@@ -190,7 +196,7 @@ def test_the_curve_of_macondo_is_that_of_the_model_after_each_update(town, token
         scores.append(task.evaluate(model))
         return scores[-1]
 
-    folder = run(replace(task, evaluate=evaluate), tmp_path / "curves")
+    folder = run(replace(task, evaluate=evaluate), tmp_path / "seed0")
 
     curves = [pd.read_parquet(folder / f"{variant}.parquet") for variant in VARIANTS]
     assert [list(curve["step"]) for curve in curves] == [[0, 2, 4, 6]] * len(VARIANTS)
@@ -210,7 +216,7 @@ def test_the_curve_of_text_is_the_mean_loss_of_the_updates_before_each_point(tmp
         losses.append(found.item())
         return found
 
-    folder = run(replace(task, loss=loss), tmp_path / "curves")
+    folder = run(replace(task, loss=loss), tmp_path / "seed0")
 
     assert task.batch_at(0).shape == (4, 41)
     assert (task.vocabulary, END_OF_DOCUMENT) == (VOCABULARY, 0)
@@ -220,9 +226,8 @@ def test_the_curve_of_text_is_the_mean_loss_of_the_updates_before_each_point(tmp
 
 
 @pytest.mark.parametrize("batches", [3, 9])  # in the first variant, in the second
-def test_a_killed_job_goes_on_and_ends_in_the_same_bytes(town, tokenizer, tmp_path, batches):
+def test_a_killed_job_goes_on_and_ends_in_the_same_bytes(town, tokenizer, whole, tmp_path, batches):
     task = on_macondo(town, tokenizer)
-    whole = run(task, tmp_path / "whole" / "curves")
     left, read = [batches], []
 
     def until_killed(number):
@@ -232,10 +237,10 @@ def test_a_killed_job_goes_on_and_ends_in_the_same_bytes(town, tokenizer, tmp_pa
         return task.batch_at(number)
 
     with pytest.raises(KeyboardInterrupt):
-        run(replace(task, batch_at=until_killed), tmp_path / "killed" / "curves")
-    assert not (tmp_path / "killed" / "curves").exists()
+        run(replace(task, batch_at=until_killed), tmp_path / "killed" / "seed0")
+    assert not (tmp_path / "killed" / "seed0").exists()
     counted = replace(task, batch_at=lambda n: (read.append(n), task.batch_at(n))[1])
-    again = run(counted, tmp_path / "killed" / "curves")
+    again = run(counted, tmp_path / "killed" / "seed0")
 
     assert len(read) == 6 * len(VARIANTS) - batches + batches % 2  # a state every 2 updates
     names = [path.name for path in sorted(whole.iterdir())]
@@ -264,35 +269,47 @@ def write_curves(folder, *, metric, scored, made_from, seed):
         table.to_parquet(folder / f"{variant}.parquet", index=False)
     sizes = {v: {"parameters": 1000 - 100 * (v == WITHOUT_LAST)} for v in VARIANTS}
     contents = {"metric": metric, "scored": scored, "variants": sizes}
-    write_manifest(folder, kind=KIND, settings={}, made_from=made_from, contents=contents)
+    names = {"seed": str(seed)}
+    write_manifest(
+        folder, kind=KIND, settings={}, made_from=made_from, contents=contents, names=names
+    )
     return curves
+
+
+SEEDS = (0, 1, 4)
+SETTINGS = {"corpus": "tales", "experiment_seeds": SEEDS}
+
+
+@dataclass
+class Evaluated:
+    """Made-up curves by metric, for each seed and variant, their folders, and the tables."""
+
+    values: dict
+    inputs: dict
+    tables: dict
+
+    @property
+    def table(self):
+        return self.tables["table"]
+
+    @property
+    def curves(self):
+        return self.tables["curves"]
 
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    folder, seeds = tmp_path_factory.mktemp("evaluated"), [0, 1, 4]
-    towns = [build_town(folder / f"town{seed}", seed=seed) for seed in seeds]
-    values = {LIKELIHOOD: [], LOSS: []}
-    for seed, town in zip(seeds, towns, strict=True):
-        origin = {LIKELIHOOD: {"macondo": identity(town, kind="macondo")}, LOSS: {}}
-        for metric, scored in {LIKELIHOOD: 6, LOSS: 64}.items():
-            values[metric].append(
-                write_curves(
-                    folder / f"{metric}{seed}",
-                    metric=metric,
-                    scored=scored,
-                    made_from=origin[metric],
-                    seed=seed,
-                )
-            )
-    table, curves = evaluate_mlp_hurdle(
-        corpus="tales",
-        seeds=seeds,
-        macondo=towns,
-        on_macondo=[folder / f"{LIKELIHOOD}{seed}" for seed in seeds],
-        on_text=[folder / f"{LOSS}{seed}" for seed in seeds],
-    )
-    return folder, towns, values, table, curves
+    folder = tmp_path_factory.mktemp("evaluated")
+    towns = [build_town(folder / "own" / f"seed{seed}", seed=seed) for seed in SEEDS]
+    origins = [{"macondo": identity(town, kind="macondo")} for town in towns]
+    inputs, values = {"macondo": towns}, {}
+    for name, metric, scored in (("on_macondo", LIKELIHOOD, 6), ("on_text", LOSS, 64)):
+        inputs[name] = [folder / name / f"seed{seed}" for seed in SEEDS]
+        values[metric] = [
+            write_curves(at, metric=metric, scored=scored, made_from=origin, seed=seed)
+            for at, origin, seed in zip(inputs[name], origins, SEEDS, strict=True)
+        ]
+    return Evaluated(values, inputs, evaluate(inputs, SETTINGS))
 
 
 @pytest.mark.parametrize("metric", [LIKELIHOOD, LOSS])
@@ -300,10 +317,9 @@ def evaluated(tmp_path_factory):
 def test_differences_at_a_step_are_taken_within_seeds_with_a_t_interval(
     evaluated, metric, variant, other
 ):
-    _, _, values, _, curves = evaluated
-    differences = [v[variant][-1] - v[other][-1] for v in values[metric]]
+    differences = [v[variant][-1] - v[other][-1] for v in evaluated.values[metric]]
 
-    rows = select(curves, metric=f"{metric}_vs_{other}", method=variant)
+    rows = select(evaluated.curves, metric=f"{metric}_vs_{other}", method=variant)
     rows = rows[rows["step"] == 6]
 
     np.testing.assert_allclose(select(rows, seed="4")["value"], differences[2])
@@ -315,11 +331,9 @@ def test_differences_at_a_step_are_taken_within_seeds_with_a_t_interval(
 
 
 def test_the_early_part_is_the_first_half_of_the_updates_without_the_untrained_model(evaluated):
-    _, _, values, table, _ = evaluated
+    rows = select(evaluated.table, metric=LIKELIHOOD, method=WITHOUT_MIDDLE, seed="1")
 
-    rows = select(table, metric=LIKELIHOOD, method=WITHOUT_MIDDLE, seed="1")
-
-    curve = values[LIKELIHOOD][1][WITHOUT_MIDDLE]  # at 0, 2, 4 and 6 updates
+    curve = evaluated.values[LIKELIHOOD][1][WITHOUT_MIDDLE]  # at 0, 2, 4 and 6 updates
     found = rows.set_index("setting")["value"]
     assert found["early"] == pytest.approx(curve[1])
     assert found["whole"] == pytest.approx(curve[1:].mean())
@@ -327,11 +341,14 @@ def test_the_early_part_is_the_first_half_of_the_updates_without_the_untrained_m
 
 
 def test_a_difference_over_a_part_has_the_interval_of_its_seeds(evaluated):
-    _, _, values, table, _ = evaluated
-    means = [(v[WITHOUT_LAST] - v[FULL])[1:].mean() for v in values[LIKELIHOOD]]
+    means = [(v[WITHOUT_LAST] - v[FULL])[1:].mean() for v in evaluated.values[LIKELIHOOD]]
 
     row = select(
-        table, metric=f"{LIKELIHOOD}_vs_{FULL}", method=WITHOUT_LAST, setting="whole", seed="all"
+        evaluated.table,
+        metric=f"{LIKELIHOOD}_vs_{FULL}",
+        method=WITHOUT_LAST,
+        setting="whole",
+        seed="all",
     ).iloc[0]
 
     expected = stats.ttest_1samp(means, 0).confidence_interval(0.95)
@@ -339,7 +356,7 @@ def test_a_difference_over_a_part_has_the_interval_of_its_seeds(evaluated):
 
 
 def test_counts_are_sentences_on_macondo_and_tokens_on_text(evaluated):
-    _, _, _, table, curves = evaluated
+    table, curves = evaluated.table, evaluated.curves
 
     of_text = select(table, metric=LOSS, method=FULL, seed="0").set_index("setting")["n"]
     assert dict(of_text) == {"early": 2 * 64, "whole": 6 * 64, "end": 2 * 64}
@@ -348,61 +365,70 @@ def test_counts_are_sentences_on_macondo_and_tokens_on_text(evaluated):
 
 
 def test_rows_say_what_was_read_and_how_large_the_models_are(evaluated):
-    _, towns, _, table, _ = evaluated
+    table, town = evaluated.table, evaluated.inputs["macondo"][0]
 
     assert set(select(table, metric=LOSS)["corpus"]) == {"tales"}
     assert set(select(table, metric=LIKELIHOOD)["corpus"]) == {"macondo"}
     ratio = select(table, metric="parameters_over_full", method=WITHOUT_LAST)["value"]
     assert set(ratio) == {0.9}
-    n_children = read_examples(towns[0])["n_children"]
+    n_children = read_examples(town)["n_children"]
     theory = select(table, method="theory")["value"].item()
     assert theory == pytest.approx(np.log(1 / n_children).mean())
 
 
-def test_curves_of_another_town_are_refused(evaluated):
-    folder, towns, _, _, _ = evaluated
+def test_folders_are_known_by_their_manifests(evaluated, tmp_path):
+    check_folders_are_known_by_their_manifests(
+        evaluate, evaluated.inputs, SETTINGS, evaluated.tables, tmp_path
+    )
+
+
+def test_curves_of_another_town_are_refused(evaluated, tmp_path):
+    foreign = build_town(tmp_path / "own" / "seed0", seed=0, villagers=3)
 
     with pytest.raises(ArtifactError, match="another macondo"):
-        evaluate_mlp_hurdle(
-            corpus="tales",
-            seeds=[0],
-            macondo=[towns[1]],
-            on_macondo=[folder / f"{LIKELIHOOD}0"],
-            on_text=[folder / f"{LOSS}0"],
+        evaluate(
+            {**evaluated.inputs, "macondo": [foreign, *evaluated.inputs["macondo"][1:]]}, SETTINGS
         )
 
 
+def test_curves_of_the_other_task_are_refused(evaluated):
+    swapped = {**evaluated.inputs, "on_text": evaluated.inputs["on_macondo"]}
+
+    with pytest.raises(ArtifactError, match=f"seed0 to hold {LOSS}, got {LIKELIHOOD}"):
+        evaluate(swapped, SETTINGS)
+
+
 def test_the_figure_needs_the_tables_alone_and_shows_every_variant(evaluated, tmp_path):
-    _, _, _, table, curves = evaluated
-    for name, rows in {"table": table, "curves": curves}.items():
+    curves, shown = evaluated.curves, {}
+    for name, rows in evaluated.tables.items():
         write_table(tmp_path / f"{name}.csv", rows)
+        shown[name] = read_table(tmp_path / f"{name}.csv")
 
     with look():
-        figure = draw_mlp_hurdle(*(read_table(tmp_path / f"{n}.csv") for n in ("table", "curves")))
+        figure = draw(shown)
         save_figure(figure, svg=tmp_path / "a.svg", png=tmp_path / "a.png")
 
     _, text, _, text_below = figure.axes
     assert [len(axes.lines) for axes in figure.axes] == [5, 4, 4, 4]
     assert all(len(axes.collections) for axes in figure.axes)
-    shown = select(curves, metric=LOSS, method=MATCHED, seed="all")["value"]
-    np.testing.assert_allclose(text.lines[3].get_ydata(), shown, rtol=1e-8)
+    above = select(curves, metric=LOSS, method=MATCHED, seed="all")["value"]
+    np.testing.assert_allclose(text.lines[3].get_ydata(), above, rtol=1e-8)
     below = select(curves, metric=f"{LOSS}_vs_{FULL}", method=MATCHED, seed="all")["value"]
     np.testing.assert_allclose(text_below.lines[2].get_ydata(), below, rtol=1e-6)
 
 
 def test_a_single_seed_is_drawn_without_bands(evaluated):
-    _, _, _, table, curves = evaluated
+    curves = evaluated.curves
 
     with look():
-        figure = draw_mlp_hurdle(table, curves[curves["seed"] == "0"])
+        figure = draw({**evaluated.tables, "curves": curves[curves["seed"] == "0"]})
 
     assert [len(axes.collections) for axes in figure.axes] == [0, 0, 0, 0]
 
 
-def test_the_manifest_tells_what_each_variant_leaves_out(town, tokenizer, tmp_path):
-    folder = run(on_macondo(town, tokenizer), tmp_path / "curves")
+def test_the_manifest_tells_what_each_variant_leaves_out(town, whole):
+    contents = read_manifest(whole, kind=KIND)["contents"]
 
-    contents = read_manifest(folder, kind=KIND)["contents"]
     assert contents["variants"][MATCHED]["without_mlp"] == [2]
     assert contents["variants"][MATCHED]["ffn_width"] > SHAPE["ffn_width"]
     assert contents["scored"] == len(read_examples(town))

@@ -1,34 +1,33 @@
 """Over-specification on tiny checkpoints: likelihoods by hand, kills, the tables, the figure."""
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
 import time
-from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from folder_checks import check_folders_are_known_by_their_manifests
 from safetensors.numpy import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from knnlm.evidence.intervals import student_interval
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, write_table
-from knnlm.experiments.overspecification.figure import draw_overspecification
+from knnlm.experiments.overspecification import finetuning
+from knnlm.experiments.overspecification.figure import draw
 from knnlm.experiments.overspecification.finetuning import evaluation_points, finetune_macondo
 from knnlm.experiments.overspecification.mlp import train_macondo_mlp
-from knnlm.experiments.overspecification.runs import read_run
+from knnlm.experiments.overspecification.rows import read_fine_tuned
 from knnlm.experiments.overspecification.scores import read_states, score_children
-from knnlm.experiments.overspecification.table import evaluate_overspecification
+from knnlm.experiments.overspecification.table import evaluate
+from knnlm.experiments.shared.fine_tuning import FineTuning
 from knnlm.lm.anatomy import FFN_INPUT_AFTER, FFN_INPUT_BEFORE, capture
 from knnlm.lm.finetuning import Texts
 from knnlm.lm.starting_point import starting_model
 from knnlm.runtime.artifacts import ArtifactError, read_manifest, verify_checksums
+from knnlm.runtime.making import Target
 from knnlm.text.macondo.dataset import build_macondo, read_examples
 from knnlm.text.macondo.town import SPLITS
 from knnlm.text.tokenizer import END_OF_DOCUMENT, save_tokenizer, train_tokenizer, vocabulary_size
@@ -43,9 +42,10 @@ TOWN = {
     "tokenizer": None,
 }
 FINE_TUNING = {
+    "town": "own",
     "init": "pretrained",
     "shape": None,
-    "positions": "plain",
+    "positions": "offset",
     "epochs": 2,
     "batch_size": 8,
     "optimizer": {"name": "adam", "lr": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.0},
@@ -57,7 +57,6 @@ FINE_TUNING = {
 }
 SETTINGS = {
     "compare": ["tuned", "random"],
-    "fine_tunings": {"tuned": FINE_TUNING, "random": {**FINE_TUNING, "init": "random"}},
     "points": 3,
     "early": 0.25,
     "site": FFN_INPUT_AFTER,
@@ -69,6 +68,13 @@ SETTINGS = {
         "lmbdas": {"low": 0.1, "high": 0.9, "count": 9},
     },
     "mlp": {"hidden": 16, "head": "random", "epochs": 1, "batch_size": 256, "lr": 1e-3},
+}
+
+EVALUATED = {
+    "corpus": "none",
+    "experiment_seeds": SEEDS,
+    "overspecification": SETTINGS,
+    "fine_tunings": {"tuned": FINE_TUNING, "random": {**FINE_TUNING, "init": "random"}},
 }
 
 
@@ -99,9 +105,7 @@ def write_checkpoint(folder, towns, *, kind="gpt2"):
 
 def build_town(output, *, seed=0, **changed):
     build_macondo(
-        output=output,
-        fingerprint="town",
-        seed=seed,
+        Target(output, "town", {"town": output.parent.name, "seed": str(seed)}),
         macondo={**TOWN, **changed},
         tokenizer=None,
         sources=ROOT / "data" / "sources.csv",
@@ -111,40 +115,32 @@ def build_town(output, *, seed=0, **changed):
 
 
 def finetune(output, town, checkpoint, *, seed=0, **changed):
-    fine_tuning = {**FINE_TUNING, "init": str(checkpoint), **changed}
-    if fine_tuning["init"] == "random":
-        fine_tuning["shape"] = str(checkpoint)
+    settings = {**FINE_TUNING, "init": str(checkpoint), **changed}
+    shape = str(checkpoint) if settings["init"] == "random" else None
     finetune_macondo(
-        output=output,
-        fingerprint="fine-tuning",
+        target_of(output, seed),
+        FineTuning(settings=settings, model=None, tokenizer=None, shape=shape, cache=output.parent),
         macondo=town,
-        model=None,
-        tokenizer=None,
-        fine_tuning=fine_tuning,
-        shape=fine_tuning["shape"],
         scores=SETTINGS,
-        seed=seed,
-        cache=output.parent,
     )
     return output
 
 
 def replace(output, fine_tuned, *, seed=0):
     train_macondo_mlp(
-        output=output,
-        fingerprint="mlp",
-        fine_tuned=fine_tuned,
-        mlp=SETTINGS["mlp"],
-        scores=SETTINGS,
-        seed=seed,
+        target_of(output, seed), fine_tuned=fine_tuned, mlp=SETTINGS["mlp"], scores=SETTINGS
     )
     return output
+
+
+def target_of(output, seed):
+    return Target(output, "job", {"fine_tuning": output.parent.name, "seed": str(seed)})
 
 
 @pytest.fixture(scope="module")
 def towns(tmp_path_factory):
     folder = tmp_path_factory.mktemp("towns")
-    return [build_town(folder / f"seed{seed}", seed=seed) for seed in SEEDS]
+    return [build_town(folder / "own" / f"seed{seed}", seed=seed) for seed in SEEDS]
 
 
 @pytest.fixture(scope="module")
@@ -154,21 +150,21 @@ def checkpoint(towns, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(towns, checkpoint, tmp_path_factory):
-    """Two models, two seeds each, fine-tuned and with their MLPs."""
+    """Two models, two seeds each, fine-tuned and with their MLPs: the inputs of `evaluate`."""
     folder = tmp_path_factory.mktemp("runs")
     tuned, mlps = [], []
     for name in SETTINGS["compare"]:
         for seed, town in zip(SEEDS, towns, strict=True):
             init = {"init": "random"} if name == "random" else {}
-            at = folder / name / f"seed{seed}"
-            tuned.append(finetune(at / "tuned", town, checkpoint, seed=seed, **init))
-            mlps.append(replace(at / "mlp", tuned[-1], seed=seed))
+            at = f"{name}/seed{seed}"
+            tuned.append(finetune(folder / "tuned" / at, town, checkpoint, seed=seed, **init))
+            mlps.append(replace(folder / "mlps" / at, tuned[-1], seed=seed))
     return {"macondo": towns * len(SETTINGS["compare"]), "fine_tuned": tuned, "mlp": mlps}
 
 
 @pytest.fixture(scope="module")
 def tables(runs):
-    return evaluate_overspecification(corpus="none", settings=SETTINGS, seeds=SEEDS, **runs)
+    return evaluate(runs, EVALUATED)
 
 
 TINY_TEXTS = Texts(
@@ -290,7 +286,7 @@ def test_mistral_with_lora_runs_from_a_folder(towns, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "mistral", towns, kind="mistral")
 
     output = finetune(
-        tmp_path / "tuned",
+        tmp_path / "tuned" / "seed0",
         towns[0],
         checkpoint,
         lora={"rank": 8, "alpha": 16, "dropout": 0.05},
@@ -338,88 +334,51 @@ def test_a_model_out_of_reach_is_an_error_with_a_remedy(towns, tmp_path, monkeyp
     assert time.monotonic() - before < 5
 
 
-@pytest.fixture
-def one_thread():
-    """As many compute threads as the process has that is killed."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-CHILD = """
-import sys
-sys.path[:0] = [{scripts!r}, {tests!r}]
-from pathlib import Path
-from knnlm.runtime.logs import log_to
-import test_overspecification as it
-log_to({log!r})
-it.finetune(Path({output!r}), Path({town!r}), {checkpoint!r}, **it.KILLED)
-"""
-KILLED = {"epochs": 12, "save_every": 20, "positions": "offset"}
-
-
-def start(output, town, checkpoint, log):
-    code = CHILD.format(
-        scripts=str(ROOT / "scripts"),
-        tests=str(Path(__file__).parent),
-        log=str(log),
-        output=str(output),
-        town=str(town),
-        checkpoint=str(checkpoint),
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-
-
 def files_of(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_fine_tuning_that_was_killed_goes_on_to_the_same_bytes(
-    towns, checkpoint, tmp_path, caplog, one_thread
-):
-    expected = finetune(tmp_path / "whole", towns[0], checkpoint, **KILLED)
-    run = tmp_path / "results" / "run"
-    output = run / "overspecification" / "cut"
+def die(*args, **kwargs):
+    raise KeyboardInterrupt
 
-    first = start(output, towns[0], checkpoint, tmp_path / "first.log")
-    # After the first point and a state behind it: the middle of the training.
-    units = run / "partial" / "overspecification" / "cut"
-    while not all(
-        list(units.glob(f"*/{unit}")) for unit in ("state.safetensors", "points/*.safetensors")
-    ):
-        assert first.poll() is None, (tmp_path / "first.log").read_text()
-        time.sleep(0.001)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+
+@pytest.mark.parametrize("scored", [1, 3], ids=["in the middle", "before the manifest"])
+def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_bytes(
+    runs, checkpoint, tmp_path, monkeypatch, caplog, scored
+):
+    output, calls = tmp_path / "tuned" / "seed0", iter(range(scored))
+
+    def score(*args, **kwargs):
+        return score_children(*args, **kwargs) if next(calls, None) is not None else die()
+
+    with monkeypatch.context() as broken:
+        broken.setattr(finetuning, "score_children", score)
+        broken.setattr("knnlm.runtime.making.write_manifest", die)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(output, runs["macondo"][0], checkpoint)
     assert not output.exists()
     caplog.set_level("INFO")
-    finetune(output, towns[0], checkpoint, **KILLED)
+    finetune(output, runs["macondo"][0], checkpoint)
 
-    assert "were done before" in caplog.text
-    assert files_of(output) == files_of(expected)
+    assert ("tokens were done before" in caplog.text) == (scored == 1)
+    assert files_of(output) == files_of(runs["fine_tuned"][0])
     verify_checksums(output, kind="macondo_fine_tuning")
 
 
-def test_mlps_that_were_killed_go_on_to_the_same_bytes(runs, tmp_path, monkeypatch):
-    expected = replace(tmp_path / "whole", runs["fine_tuned"][0])
-
-    def die(*args, **kwargs):
-        raise KeyboardInterrupt
+def test_mlps_that_were_interrupted_go_on_to_the_same_bytes(runs, tmp_path, monkeypatch):
+    output = tmp_path / "tuned" / "seed0"
 
     with monkeypatch.context() as broken:
-        broken.setattr("knnlm.experiments.overspecification.mlp.write_manifest", die)
+        broken.setattr("knnlm.runtime.making.write_manifest", die)
         with pytest.raises(KeyboardInterrupt):
-            replace(tmp_path / "cut", runs["fine_tuned"][0])
+            replace(output, runs["fine_tuned"][0])
     monkeypatch.setattr("knnlm.experiments.overspecification.mlp.train_on_pairs", die)
 
-    assert files_of(replace(tmp_path / "cut", runs["fine_tuned"][0])) == files_of(expected)
+    assert files_of(replace(output, runs["fine_tuned"][0])) == files_of(runs["mlp"][0])
 
 
 def test_theory_is_one_in_the_number_of_children_and_chance_one_in_all(tables):
-    table = tables[0]
+    table = tables["table"]
 
     for n in (1, 2, 3):
         suffix = f"always/{n} child" + "ren" * (n > 1)
@@ -439,8 +398,8 @@ def test_rows_are_means_over_the_children_of_families_of_one_size(runs, tables):
     two = (examples["n_children"] == 2).to_numpy()
     names = {"model": "tuned", "seed": "1", "split": "test", "setting": "end/2 children"}
 
-    lm = select(tables[0], **names, method="lm", metric="child_log_likelihood")
-    knn = select(tables[0], **names, method="knn_lm", metric="child_log_likelihood")
+    lm = select(tables["table"], **names, method="lm", metric="child_log_likelihood")
+    knn = select(tables["table"], **names, method="knn_lm", metric="child_log_likelihood")
 
     assert lm["n"].item() == 24
     assert lm["value"].item() == pytest.approx(found["lm_test"][two].mean())
@@ -453,7 +412,7 @@ def test_gains_are_paired_within_a_seed(tables, method):
     names = {"model": "tuned", "split": "test", "setting": "end/all"}
     values = {
         seed: [
-            select(tables[0], **names, seed=seed, method=m, metric="child_log_likelihood")[
+            select(tables["table"], **names, seed=seed, method=m, metric="child_log_likelihood")[
                 "value"
             ].item()
             for m in (method, "lm")
@@ -462,7 +421,9 @@ def test_gains_are_paired_within_a_seed(tables, method):
     }
     gains = [with_it - without for with_it, without in values.values()]
 
-    row = select(tables[0], **names, seed="all", method=method, metric="child_log_likelihood_vs_lm")
+    row = select(
+        tables["table"], **names, seed="all", method=method, metric="child_log_likelihood_vs_lm"
+    )
 
     assert row["value"].item() == pytest.approx(np.mean(gains))
     assert row["n"].item() == 2
@@ -475,10 +436,10 @@ def test_gains_are_paired_within_a_seed(tables, method):
 
 def test_the_share_of_the_gap_is_the_gain_over_what_theory_leaves(tables):
     names = {"model": "tuned", "split": "test", "setting": "end/all", "seed": "0"}
-    gain = select(tables[0], **names, method="knn_lm", metric="child_log_likelihood_vs_lm")
-    gap = select(tables[0], **names, method="lm", metric="gap_to_theory")
+    gain = select(tables["table"], **names, method="knn_lm", metric="child_log_likelihood_vs_lm")
+    gap = select(tables["table"], **names, method="lm", metric="gap_to_theory")
 
-    share = select(tables[0], **names, method="knn_lm", metric="share_of_gap_closed")
+    share = select(tables["table"], **names, method="knn_lm", metric="share_of_gap_closed")
 
     assert share["value"].item() == pytest.approx(gain["value"].item() / gap["value"].item())
 
@@ -505,7 +466,7 @@ def test_a_choice_is_the_best_of_its_grid_on_its_sentences_and_scored_on_test(
     best = max(mixtures, key=lambda choice: mixtures[choice][chosen_on])
     names = {"model": "tuned", "seed": "0", "split": "test", "method": "knn_lm"}
 
-    row = select(tables[0], **names, setting=f"end/all/{how}")
+    row = select(tables["table"], **names, setting=f"end/all/{how}")
 
     values = dict(zip(row["metric"], row["value"], strict=True))
     assert values["child_log_likelihood"] == pytest.approx(mixtures[best]["test"])
@@ -516,10 +477,8 @@ def test_a_choice_is_the_best_of_its_grid_on_its_sentences_and_scored_on_test(
 
 @pytest.mark.parametrize(("child_names", "added"), [("added", 1), ("existing", 0)])
 def test_a_fact_says_whether_the_children_have_added_names(runs, child_names, added):
-    run = read_run(
-        fine_tuned=runs["fine_tuned"][0], mlp=runs["mlp"][0], macondo=runs["macondo"][0],
-        names={}, settings=SETTINGS, fine_tuning=FINE_TUNING,
-    )  # fmt: skip
+    folders = (runs[name][0] for name in ("fine_tuned", "mlp", "macondo"))
+    run = read_fine_tuned(*folders, names={}, settings=SETTINGS, fine_tuning=FINE_TUNING)
     assert run.town["child_names"] == "added"
 
     facts = dataclasses.replace(run, town={**run.town, "child_names": child_names}).facts()
@@ -529,7 +488,7 @@ def test_a_fact_says_whether_the_children_have_added_names(runs, child_names, ad
 
 
 def test_the_table_has_the_fact_about_names_for_every_run(tables):
-    rows = select(tables[0], metric="child_names_added")
+    rows = select(tables["table"], metric="child_names_added")
 
     assert set(zip(rows["model"], rows["seed"], strict=True)) >= {
         (model, seed) for model in ("tuned", "random (random weights)") for seed in "01"
@@ -538,13 +497,13 @@ def test_the_table_has_the_fact_about_names_for_every_run(tables):
 
 
 def test_random_weights_are_marked_in_every_row(tables):
-    models = set(tables[0]["model"]) | set(tables[1]["model"])
+    models = set(tables["table"]["model"]) | set(tables["curves"]["model"])
 
     assert models == {"", "tuned", "random (random weights)"}
 
 
 def test_the_curve_ends_where_the_table_ends(tables):
-    table, curves, _ = tables
+    table, curves = tables["table"], tables["curves"]
     rows = curves[
         (curves["epoch"] == 2) & (curves["n_children"] == 3) & (curves["split"] == "test")
     ]
@@ -556,7 +515,7 @@ def test_the_curve_ends_where_the_table_ends(tables):
 
 
 def test_examples_show_a_sentence_of_each_split_for_each_attribute(runs, tables):
-    sentences = tables[2]
+    sentences = tables["examples"]
 
     assert set(sentences["split"]) == set(SPLITS)
     assert len(sentences) == 3 * 6
@@ -566,13 +525,14 @@ def test_examples_show_a_sentence_of_each_split_for_each_attribute(runs, tables)
 
 
 def test_the_figure_has_a_panel_a_model_and_the_same_bytes_each_time(tables, tmp_path):
-    for name, table in zip(("table", "curves"), tables[:2], strict=True):
-        write_table(tmp_path / f"{name}.csv", table)
-    table, curves = (read_table(tmp_path / f"{name}.csv") for name in ("table", "curves"))
+    shown = {}
+    for name in ("table", "curves"):
+        write_table(tmp_path / f"{name}.csv", tables[name])
+        shown[name] = read_table(tmp_path / f"{name}.csv")
 
     for copy in ("one", "two"):
         with look():
-            figure = draw_overspecification(table, curves)
+            figure = draw(shown)
             titles = [axes.get_title() for axes in figure.axes]
             levels = {
                 float(line.get_ydata()[0])
@@ -588,20 +548,20 @@ def test_the_figure_has_a_panel_a_model_and_the_same_bytes_each_time(tables, tmp
 
 
 def test_a_figure_of_one_seed_has_lines_too(runs):
-    one = {name: folders[::2] for name, folders in runs.items()}
-    table, curves, _ = evaluate_overspecification(
-        corpus="none", settings=SETTINGS, seeds=[0], **one
-    )
+    tables = evaluate(runs, {**EVALUATED, "experiment_seeds": [0]})
 
     with look():
-        figure = draw_overspecification(table, curves)
+        figure = draw(tables)
 
     assert len(figure.axes[0].lines) == 3 * 3
 
 
-def test_an_mlp_of_another_fine_tuning_is_refused(runs):
-    swapped = deepcopy(runs)
-    swapped["mlp"] = swapped["mlp"][::-1]
+def test_folders_are_known_by_their_manifests(runs, tables, tmp_path):
+    check_folders_are_known_by_their_manifests(evaluate, runs, EVALUATED, tables, tmp_path)
+
+
+def test_an_mlp_of_another_fine_tuning_is_refused(runs, tmp_path):
+    foreign = replace(tmp_path / "tuned" / "seed0", runs["fine_tuned"][1])
 
     with pytest.raises(ArtifactError, match="was made from another fine_tuned"):
-        evaluate_overspecification(corpus="none", settings=SETTINGS, seeds=SEEDS, **swapped)
+        evaluate({**runs, "mlp": [foreign, *runs["mlp"][1:]]}, EVALUATED)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from knnlm.evidence.intervals import DocumentBootstrap
+from knnlm.evidence.scored_text import Row
 from knnlm.experiments.overspecification.names import (
     ALL,
     FINE_TUNING,
@@ -19,22 +20,19 @@ from knnlm.experiments.overspecification.names import (
     MLP,
     temperatures,
 )
+from knnlm.experiments.shared.town_tables import ratio_with_interval, villager_bootstrap
 from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
-from knnlm.runtime.seeds import numpy_generator
 from knnlm.text.macondo.dataset import KIND as MACONDO
 from knnlm.text.macondo.dataset import read_examples
 from knnlm.text.macondo.town import SPLITS
 
-RESAMPLES = 1000
 # What lmbda and temperature may be chosen on, beside the values that are fixed in the config.
 CHOSEN_ON = {"validation": "chosen on held-out sentences", "test": "oracle, chosen on test"}
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True)
-class Run:
+class FineTuned:
     """One fine-tuning of one seed: what was scored, and the families it was scored on.
 
     Attributes:
@@ -79,9 +77,7 @@ class Run:
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the kept points."""
-        villagers = self.examples["villager_id"].to_numpy()
-        generator = numpy_generator(0, "overspecification", "bootstrap")
-        bootstrap = DocumentBootstrap(villagers, samples=RESAMPLES, generator=generator)
+        bootstrap = villager_bootstrap(self.examples, "overspecification")
         for point in KEPT:
             for split in SPLITS:
                 for n_children, mask in self.groups.items():
@@ -111,18 +107,9 @@ class Run:
                 if split == "test":
                     numbers["share_of_gap_closed"] = (gain, np.where(mask, gap, 0.0), "share")
             for metric, (values, weights, unit) in numbers.items():
+                row = {"method": method, "metric": metric, "n": int(mask.sum()), "unit": unit}
                 inside = np.where(mask, values, 0.0)
-                low, high = bootstrap.ratio(inside, weights)
-                yield {
-                    **names,
-                    "method": method,
-                    "metric": metric,
-                    "value": float(inside.sum() / weights.sum()),
-                    "ci_low": low,
-                    "ci_high": high,
-                    "n": int(mask.sum()),
-                    "unit": unit,
-                }
+                yield {**names, **row, **ratio_with_interval(bootstrap, inside, weights)}
 
     def _perplexities(self, point: str) -> Iterator[Row]:
         """Yield perplexities of test: of the children's names, and of every token."""
@@ -209,16 +196,16 @@ def label(point: str, n_children: int) -> str:
     return f"{point}/{families}"
 
 
-def read_run(
-    *,
+def read_fine_tuned(
     fine_tuned: Path,
     mlp: Path,
     macondo: Path,
+    *,
     names: Mapping[str, Any],
     settings: Mapping[str, Any],
     fine_tuning: Mapping[str, Any],
-) -> Run:
-    """Return a run from its three artifacts.
+) -> FineTuned:
+    """Return what was scored of a fine-tuning, from its three artifacts.
 
     Raises:
         ArtifactError: if they do not belong together.
@@ -231,7 +218,7 @@ def read_run(
         | load_file(mlp / f"{point}.safetensors")
         for point in KEPT
     }
-    return Run(
+    return FineTuned(
         names=names,
         settings=settings,
         fine_tuning=fine_tuning,
