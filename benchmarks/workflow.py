@@ -73,7 +73,7 @@ def edited_figure(folder: Path, arguments: list[str]) -> float:
         with (folder / FIGURE).open("a") as module:
             module.write(f"\n\nEDITED = {number}\n")
         seconds, output = snakemake(folder, "knn_perplexity", *arguments[1:])
-        if "plot_knn_perplexity" not in output:
+        if "plot" not in output:
             raise SystemExit(f"expected the figure to be drawn again, got\n{output[-3000:]}")
         times.append(seconds)
     return min(times)

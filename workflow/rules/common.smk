@@ -102,22 +102,3 @@ def fingerprint(script, *, imports=None, threads=None, **used):
         return fingerprint_of(ROOT, script, chosen, modules=modules)
 
     return of
-
-
-def evaluation(experiment, *blocks, **chosen):
-    """Return the params of the rule that evaluates an experiment.
-
-    Its table.py gets the experiment's own block, the named blocks of the config, and what is
-    chosen by hand, such as the entries of a large block that it uses; all of it is fingerprinted.
-    """
-    settings = {block: config[block] for block in (experiment, *blocks)} | chosen
-    return {
-        "fingerprint": fingerprint(
-            "scripts/evaluate.py",
-            imports=f"knnlm.experiments.{experiment}.table",
-            **{name: lambda wildcards, value=value: value for name, value in settings.items()},
-        ),
-        "threads": 1,
-        "experiment": experiment,
-        "settings": settings,
-    }

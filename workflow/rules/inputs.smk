@@ -8,7 +8,6 @@ BASELINE = config["baseline"]
 LM_SEED = config["lm_seeds"][0]  # of what needs one LM alone
 BASE_STORE = BASELINE["datastore"]
 BASE_MODEL = config["datastores"][BASE_STORE]["model"]
-BASE_STORES = {BASE_STORE: config["datastores"][BASE_STORE]}
 BASE_INDEXES = {name: config["indexes"][name] for name in BASELINE["indexes"]}
 BASE_SITE = config["datastores"][BASE_STORE]["site"]
 BASE_TOKENIZER = config["models"][BASE_MODEL]["tokenizer"]
@@ -148,35 +147,3 @@ def datastore_of_index(wildcards):
     if config["indexes"][wildcards.index]["engine"] == "fused":
         return []
     return [f"{RESULTS}/datastores/{wildcards.datastore}/seed{wildcards.seed}"]
-
-
-def knn_lms(stores, *, indexes=(BASELINE["index"],), splits=("test",), beside=()):
-    """Return the inputs of an evaluation of kNN-LMs on the subject, for every LM seed.
-
-    They are `queries` that the models of the datastores, and others beside them, have scored, the
-    `neighbors` that each index found for them, and the points `tuned` on validation.
-    """
-    corpus = config["corpus"]
-    models = {config["datastores"][store]["model"] for store in stores} | set(beside)
-    every = {"seed": config["lm_seeds"], "corpus": corpus, "split": splits}
-    place = f"{{store}}/seed{{seed}}/{{index}}/{corpus}"
-    found = {**every, "store": stores, "index": indexes}
-    return {
-        "queries": expand(
-            "<results>/queries/{model}/seed{seed}/{corpus}/{split}", model=sorted(models), **every
-        ),
-        "neighbors": expand(f"<results>/neighbors/{place}/{{split}}", **found),
-        "tuned": sorted(set(expand(f"<results>/tuned/{place}.json", **found))),
-    }
-
-
-def drawn_tables(wildcards):
-    """Return the tables of an experiment that its figure is drawn from: all but its examples."""
-    made = getattr(rules, f"evaluate_{wildcards.experiment}").output
-    return {name: file for name, file in made.items() if name != "examples"}
-
-
-def files_of_experiments(name):
-    """Return the files of one name in the folders of all experiments that have it."""
-    files = (one.folder / name for one in EXPERIMENTS.values())
-    return [str(path.relative_to(ROOT)) for path in files if path.is_file()]

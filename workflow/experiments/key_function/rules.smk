@@ -22,6 +22,12 @@ rule evaluate_key_function:
     resources:
         **NEEDS,
     params:
-        **evaluation("key_function", "corpus", "lm_seeds", "baseline", "datastores"),
+        **evaluation(
+            "key_function",
+            "corpus",
+            "lm_seeds",
+            "baseline",
+            datastores=entries_of(config["key_function"]["datastores"]),
+        ),
     script:
         "../../../scripts/evaluate.py"

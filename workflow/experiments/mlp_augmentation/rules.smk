@@ -134,7 +134,7 @@ rule evaluate_mlp_augmentation:
             "corpus",
             "lm_seeds",
             "baseline",
-            datastores=BASE_STORES,
+            datastores=entries_of(),
             indexes=BASE_INDEXES,
         ),
     script:

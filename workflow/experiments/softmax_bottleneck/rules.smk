@@ -106,6 +106,8 @@ rule evaluate_softmax_bottleneck:
     resources:
         **NEEDS,
     params:
-        **evaluation("softmax_bottleneck", "corpus", "lm_seeds", "baseline", datastores=BASE_STORES),
+        **evaluation(
+            "softmax_bottleneck", "corpus", "lm_seeds", "baseline", datastores=entries_of()
+        ),
     script:
         "../../../scripts/evaluate.py"

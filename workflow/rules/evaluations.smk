@@ -1,0 +1,57 @@
+# What the rules of experiments take: inputs and params by name. No rules.
+
+
+def knn_lms(stores, *, indexes=(BASELINE["index"],), splits=("test",), beside=()):
+    """Return the inputs of an evaluation of kNN-LMs on the subject, for every LM seed.
+
+    They are `queries` that the models of the datastores, and others beside them, have scored, the
+    `neighbors` that each index found for them, and the points `tuned` on validation.
+    """
+    corpus = config["corpus"]
+    models = {config["datastores"][store]["model"] for store in stores} | set(beside)
+    every = {"seed": config["lm_seeds"], "corpus": corpus, "split": splits}
+    place = f"{{store}}/seed{{seed}}/{{index}}/{corpus}"
+    found = {**every, "store": stores, "index": indexes}
+    return {
+        "queries": expand(
+            "<results>/queries/{model}/seed{seed}/{corpus}/{split}", model=sorted(models), **every
+        ),
+        "neighbors": expand(f"<results>/neighbors/{place}/{{split}}", **found),
+        "tuned": sorted(set(expand(f"<results>/tuned/{place}.json", **found))),
+    }
+
+
+def entries_of(stores=()):
+    """Return the entries of some datastores, and of the baseline's, for an evaluation."""
+    return {name: config["datastores"][name] for name in (BASE_STORE, *stores)}
+
+
+def drawn_tables(wildcards):
+    """Return the tables of an experiment that its figure is drawn from: all but its examples."""
+    made = getattr(rules, f"evaluate_{wildcards.experiment}").output
+    return {name: file for name, file in made.items() if name != "examples"}
+
+
+def files_of_experiments(name):
+    """Return the files of one name in the folders of all experiments that have it."""
+    files = (one.folder / name for one in EXPERIMENTS.values())
+    return [str(path.relative_to(ROOT)) for path in files if path.is_file()]
+
+
+def evaluation(experiment, *blocks, **chosen):
+    """Return the params of the rule that evaluates an experiment.
+
+    Its table.py gets the experiment's own block, the named blocks of the config, and what is
+    chosen by hand, such as the entries of a large block that it uses; all of it is fingerprinted.
+    """
+    settings = {block: config[block] for block in (experiment, *blocks)} | chosen
+    return {
+        "fingerprint": fingerprint(
+            "scripts/evaluate.py",
+            imports=f"knnlm.experiments.{experiment}.table",
+            **{name: lambda wildcards, value=value: value for name, value in settings.items()},
+        ),
+        "threads": 1,
+        "experiment": experiment,
+        "settings": settings,
+    }
