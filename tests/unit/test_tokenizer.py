@@ -132,6 +132,21 @@ def test_a_pretrained_tokenizer_without_an_end_is_refused(tmp_path):
         load_pretrained(str(tmp_path), cache=tmp_path)
 
 
+def test_a_pretrained_tokenizer_keeps_its_special_tokens_and_its_chat_template(tmp_path, trained):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    save_tokenizer(theirs, trained, end_of_document=END_OF_DOCUMENT)
+    config = json.loads((theirs / "tokenizer_config.json").read_text())
+    declared = {**config, "bos_token": {"content": "<s>"}, "added_tokens_decoder": {}}
+    (theirs / "tokenizer_config.json").write_text(json.dumps(declared))
+    (theirs / "chat_template.jinja").write_text("{{ bos_token }}", encoding="utf-8")
+
+    built = build(tmp_path, None, source="pretrained", model=str(theirs))
+
+    kept = json.loads((built / "tokenizer_config.json").read_text())
+    assert kept == {**config, "bos_token": {"content": "<s>"}, "chat_template": "{{ bos_token }}"}
+
+
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     (tmp_path / "vocab.bpe").write_text("")
 
