@@ -33,8 +33,12 @@ def settings_of_run():
     check_relations(settings)
     for name, model in settings["models"].items():
         if model["source"] == "pretrained" and Path(model["model"]).is_dir():
+            own = Path(settings["tokenizers"][model["tokenizer"]].get("model", ""))
             check_pretrained_folder(
-                Path(model["model"]), key=f"models.{name}.model", context=model["context"]
+                Path(model["model"]),
+                key=f"models.{name}.model",
+                context=model["context"],
+                tokenizer=own if (own / "tokenizer.json").is_file() else None,
             )
     for name in experiments:
         if (ROOT / f"scripts/knnlm/experiments/{name}/checks.py").is_file():

@@ -21,11 +21,6 @@ def knn_lms(stores, *, indexes=(BASELINE["index"],), splits=("test",), beside=()
     }
 
 
-def entries_of(stores=()):
-    """Return the entries of some datastores, and of the baseline's, for an evaluation."""
-    return {name: config["datastores"][name] for name in (BASE_STORE, *stores)}
-
-
 def drawn_tables(wildcards):
     """Return the tables of an experiment that its figure is drawn from: all but its examples."""
     made = getattr(rules, f"evaluate_{wildcards.experiment}").output
@@ -38,13 +33,19 @@ def files_of_experiments(name):
     return [str(path.relative_to(ROOT)) for path in files if path.is_file()]
 
 
-def evaluation(experiment, *blocks, **chosen):
+def evaluation(experiment, *blocks, stores=None, **chosen):
     """Return the params of the rule that evaluates an experiment.
 
     Its table.py gets the experiment's own block, the named blocks of the config, and what is
     chosen by hand, such as the entries of a large block that it uses; all of it is fingerprinted.
+    With `stores` it gets what kNN-LMs of these datastores, and the baseline, are evaluated by.
     """
-    settings = {block: config[block] for block in (experiment, *blocks)} | chosen
+    settings = {block: config[block] for block in (experiment, "corpus", *blocks)} | chosen
+    if stores is not None:
+        settings |= {block: config[block] for block in ("lm_seeds", "baseline")}
+        settings["datastores"] = {
+            name: config["datastores"][name] for name in (BASE_STORE, *stores)
+        }
     return {
         "fingerprint": fingerprint(
             "scripts/evaluate.py",

@@ -42,13 +42,13 @@ def shape_to_fine_tune(wildcards):
 def model_to_fine_tune(wildcards):
     """Return the folder of the LM from which a fine-tuning starts, if it is one of `models`."""
     init = fine_tuning_of(wildcards)["init"]
-    return [f"{RESULTS}/models/{init}/seed{LM_SEED}"] if init in config["models"] else []
+    return f"{RESULTS}/models/{init}/seed{LM_SEED}" if init in config["models"] else []
 
 
 def tokenizer_to_fine_tune(wildcards):
     """Return the folder of the tokenizer of the model that is fine-tuned, if `models` has it."""
     fine_tuning = fine_tuning_of(wildcards)
-    known = [
-        name for name in (fine_tuning["init"], fine_tuning["shape"]) if name in config["models"]
-    ]
-    return [f"{RESULTS}/tokenizers/{config['models'][name]['tokenizer']}" for name in known[:1]]
+    for name in (fine_tuning["init"], fine_tuning["shape"]):
+        if name in config["models"]:
+            return f"{RESULTS}/tokenizers/{config['models'][name]['tokenizer']}"
+    return []

@@ -71,6 +71,6 @@ rule evaluate_conversational:
     resources:
         **NEEDS,
     params:
-        **evaluation("conversational", "corpus", "experiment_seeds", fine_tunings=CHAT_TUNINGS),
+        **evaluation("conversational", "experiment_seeds", fine_tunings=CHAT_TUNINGS),
     script:
         "../../../scripts/evaluate.py"

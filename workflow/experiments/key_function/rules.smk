@@ -22,12 +22,6 @@ rule evaluate_key_function:
     resources:
         **NEEDS,
     params:
-        **evaluation(
-            "key_function",
-            "corpus",
-            "lm_seeds",
-            "baseline",
-            datastores=entries_of(config["key_function"]["datastores"]),
-        ),
+        **evaluation("key_function", stores=config["key_function"]["datastores"]),
     script:
         "../../../scripts/evaluate.py"

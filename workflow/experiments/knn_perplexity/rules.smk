@@ -37,6 +37,6 @@ rule evaluate_knn_perplexity:
     resources:
         **NEEDS,
     params:
-        **evaluation("knn_perplexity", "corpus", "lm_seeds", "baseline", datastores=entries_of()),
+        **evaluation("knn_perplexity", stores=[]),
     script:
         "../../../scripts/evaluate.py"

@@ -129,13 +129,6 @@ rule evaluate_mlp_augmentation:
     resources:
         **NEEDS,
     params:
-        **evaluation(
-            "mlp_augmentation",
-            "corpus",
-            "lm_seeds",
-            "baseline",
-            datastores=entries_of(),
-            indexes=BASE_INDEXES,
-        ),
+        **evaluation("mlp_augmentation", stores=[], indexes=BASE_INDEXES),
     script:
         "../../../scripts/evaluate.py"

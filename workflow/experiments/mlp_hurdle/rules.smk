@@ -94,6 +94,6 @@ rule evaluate_mlp_hurdle:
     resources:
         **NEEDS,
     params:
-        **evaluation("mlp_hurdle", "corpus", "experiment_seeds"),
+        **evaluation("mlp_hurdle", "experiment_seeds"),
     script:
         "../../../scripts/evaluate.py"

@@ -112,10 +112,7 @@ rule evaluate_overspecification:
         **NEEDS,
     params:
         **evaluation(
-            "overspecification",
-            "corpus",
-            "experiment_seeds",
-            fine_tunings=OVERSPECIFICATION_TUNINGS,
+            "overspecification", "experiment_seeds", fine_tunings=OVERSPECIFICATION_TUNINGS
         ),
     script:
         "../../../scripts/evaluate.py"

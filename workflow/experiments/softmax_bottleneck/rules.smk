@@ -106,8 +106,6 @@ rule evaluate_softmax_bottleneck:
     resources:
         **NEEDS,
     params:
-        **evaluation(
-            "softmax_bottleneck", "corpus", "lm_seeds", "baseline", datastores=entries_of()
-        ),
+        **evaluation("softmax_bottleneck", stores=[]),
     script:
         "../../../scripts/evaluate.py"
