@@ -5,10 +5,16 @@ import re
 
 import numpy as np
 import pytest
+import torch
+from lm_artifacts import stream_of
 
 from knnlm.evidence.explorer.page import better, write_explorer
 from knnlm.evidence.explorer.passages import choose, cut_passages
 from knnlm.evidence.pages import percent, visible
+from knnlm.experiments.shared.neighbor_explorer import Read, distributions, nearest_entries
+from knnlm.retrieval.neighbors import Neighbors
+from knnlm.retrieval.sampling import Entries
+from knnlm.retrieval.tuning import Point
 
 
 def entry(**changed):
@@ -121,3 +127,49 @@ def test_blanks_of_a_token_are_seen():
 )
 def test_percent_keeps_three_digits(p, expected):
     assert percent(p) == expected
+
+
+class Spelled:
+    """A tokenizer whose tokens are numbers, and the states of one query."""
+
+    def decode(self, ids, **_):
+        return " ".join(map(str, ids))
+
+    def hidden(self, site):
+        return np.ones((1, 4), np.float32)
+
+
+def read_by_hand():
+    """One query with two neighbors, of a datastore that holds half of the positions."""
+    stream = stream_of([50])
+    found = Neighbors(
+        ids=np.array([[7, 9, -1]]),
+        distances=np.array([[1.0, 3.0, np.inf]], np.float32),
+        values=np.array([[4, 5, -1]], np.int32),
+        places=np.array([0]),
+        entries=Entries(50, share=0.5),
+    )
+    read = {"tokenizer": Spelled(), "queries": Spelled(), "head": torch.eye(6, 4)}
+    return Read(**read, train=stream, test=stream, text="", found=found, point=Point(3, 2.0, 0.25))
+
+
+def test_a_neighbor_is_shown_with_what_stands_before_it_and_its_share_of_the_weight():
+    read = read_by_hand()
+
+    shown = nearest_entries(read, 0, 5, {"neighbors": 3, "context_tokens": 2})
+
+    weight = 1 / (1 + np.exp(-1.0))  # distances 1 and 3 at temperature 2
+    assert [entry["weight"] for entry in shown] == pytest.approx([weight, 1 - weight], abs=1e-4)
+    assert [entry["hit"] for entry in shown] == [False, True]
+    for entry, position in zip(shown, read.found.entries.positions(np.array([7, 9])), strict=True):
+        assert position > 9  # half of the positions are left out
+        assert entry["before"] == Spelled().decode(read.train.tokens[position - 1 : position + 1])
+
+
+def test_the_mixture_of_a_token_has_lmbda_of_what_its_neighbors_say():
+    p = distributions(read_by_hand(), slice(0, 1))
+
+    lm = torch.eye(6, 4).sum(1).double().softmax(0)
+    weight = 1 / (1 + np.exp(-1.0))
+    knn = torch.tensor([0, 0, 0, 0, weight, 1 - weight], dtype=torch.float64)
+    torch.testing.assert_close(p["mixture"][0], 0.75 * lm + 0.25 * knn)

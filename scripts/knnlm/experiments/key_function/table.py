@@ -7,7 +7,7 @@ import pandas as pd
 
 from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.scored_run import ScoredRun, table_of
-from knnlm.lm.anatomy import FFN_INPUT_AFTER
+from knnlm.lm.architecture import FFN_INPUT_AFTER
 
 
 def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:

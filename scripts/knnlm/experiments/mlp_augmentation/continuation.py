@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from knnlm.lm.anatomy import (
-    FFN_INPUT_BEFORE,
     apply_f,
     apply_g,
     architecture,
@@ -26,6 +25,7 @@ from knnlm.lm.anatomy import (
     context,
     final_norm,
 )
+from knnlm.lm.architecture import FFN_INPUT_BEFORE
 from knnlm.lm.model import load_model, save_model
 from knnlm.lm.pretraining import next_token_loss, read
 from knnlm.lm.process import this_process

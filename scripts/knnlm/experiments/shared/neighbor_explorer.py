@@ -17,7 +17,8 @@ from torch import Tensor
 
 from knnlm.evidence.explorer.passages import RARE, choose, cut_passages
 from knnlm.evidence.token_classes import core, count_words, read_text, words_of_tokens
-from knnlm.lm.anatomy import OUTPUT_AFTER, head_weight
+from knnlm.lm.anatomy import head_weight
+from knnlm.lm.architecture import OUTPUT_AFTER
 from knnlm.lm.model import load_model
 from knnlm.lm.scoring import Queries, load_queries
 from knnlm.retrieval.distribution import knn_distribution, knn_weights
@@ -183,7 +184,7 @@ def _token(
         "text": read.written(int(read.queries.positions[query]) + 1),
         "target": {name: _short(p[target].item()) for name, p in predicted.items()},
         "top": {name: _top(read, p, target, settings["top"]) for name, p in predicted.items()},
-        "neighbors": _nearest(read, query, target, settings),
+        "neighbors": nearest_entries(read, query, target, settings),
     }
 
 
@@ -201,7 +202,7 @@ def _top(read: Read, p: Tensor, target: int, n: int) -> list[dict[str, Any]]:
     ]
 
 
-def _nearest(
+def nearest_entries(
     read: Read, query: int, target: int, settings: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """Return the nearest entries: how far, how heavy, after what they stand, and what came next."""

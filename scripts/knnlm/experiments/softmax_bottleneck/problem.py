@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from knnlm.experiments.softmax_bottleneck.mixture import Mixture
 from knnlm.experiments.softmax_bottleneck.projection import Map
-from knnlm.lm.anatomy import FFN_INPUT_BEFORE, OUTPUT_AFTER, apply_f, apply_g, head_weight
+from knnlm.lm.anatomy import apply_f, apply_g, head_weight
+from knnlm.lm.architecture import FFN_INPUT_BEFORE, OUTPUT_AFTER
 from knnlm.lm.model import load_model
 from knnlm.lm.scoring import Queries, load_queries
 from knnlm.retrieval.distribution import knn_distribution
