@@ -21,8 +21,8 @@ if __name__ == "__main__":
         ),
         FineTuning(
             settings=snakemake.params.fine_tuning,
-            model=Path(snakemake.input.model) if snakemake.input.model else None,
-            tokenizer=Path(snakemake.input.tokenizer) if snakemake.input.tokenizer else None,
+            model=Path(snakemake.input.model[0]) if snakemake.input.model else None,
+            tokenizer=Path(snakemake.input.tokenizer[0]) if snakemake.input.tokenizer else None,
             shape=snakemake.params.shape,
             cache=Path("data/downloads"),
         ),
