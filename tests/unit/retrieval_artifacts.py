@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from lm_artifacts import MODEL, VOCABULARY, write_tokenizer, write_tokens
 
+from knnlm.lm.architecture import SITES
 from knnlm.lm.model import create_model, save_model
 from knnlm.lm.scoring import score_queries
 from knnlm.retrieval.datastore import in_memory
@@ -98,10 +99,9 @@ def to_make(output, *, seed=0):
 
 
 def write_scored(output, *, model, tokens, queries, split="validation"):
-    """Write the queries of a split, scored by a model."""
-    score_queries(
-        output=output, fingerprint="f", model=model, tokens=tokens, split=split, queries=queries
-    )
+    """Write the queries of a split, scored by a model, with hidden states of every site."""
+    target = Target(output, "f", {"split": split})
+    score_queries(target, model=model, tokens=tokens, queries=queries, sites=[*SITES])
     return output
 
 
