@@ -177,12 +177,11 @@ def ours(made: Prepared, folder: Path, n_queries: int) -> dict[str, float]:
     )
     steps["queries"] = seconds(
         score_queries,
-        output=folder / "queries",
-        fingerprint="bench",
+        Target(folder / "queries", "bench", {"split": "test"}),
         model=made.model,
         tokens=made.tokens,
-        split="test",
         queries=queries,
+        sites=[config["datastores"]["base"]["site"]],
     )
     steps["search"] = seconds(
         find,
