@@ -63,6 +63,18 @@ GROWS_WITH_WIDTH = {
     "project_distributions", "project_on_heads", "finetune_macondo", "train_macondo_mlp",
     "finetune_conversational",
 }  # fmt: skip
+# MB of the largest job of more than 10 s of each rule, in the run of docs/measurements/plan.md.
+PEAKS = {
+    "build_datastore_part": 633, "continue_language_model": 777, "encode_index_part": 589,
+    "finetune_conversational": 634, "finetune_macondo": 750, "project_distributions": 769,
+    "project_on_heads": 769, "score_continued": 702, "score_queries": 665, "search_part": 1012,
+    "train_hurdle_macondo": 686, "train_hurdle_text": 752, "train_index": 537,
+    "train_language_model": 770, "train_macondo_mlp": 774, "train_mlp_replacement": 901,
+}  # fmt: skip
+LARGEST = {
+    "search_part": {"index": "ivf_flat"}, "train_language_model": {"model": "wide"},
+    "finetune_conversational": {"fine_tuning": "base_chat"},
+}  # fmt: skip
 # A Llama of 135M parameters, as SmolLM2 has it.
 LLAMA = {
     "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
@@ -163,6 +175,15 @@ def test_a_llama_of_135_million_parameters_needs_a_few_gb_and_minutes(llama):
     assert 0.5e9 < needs["fetch_language_model"].process_memory(config) < 3e9
     assert 1e9 < needs["score_queries"].process_memory(config) < 3e9
     assert not any(need.unknown for need in needs.values())
+
+
+@pytest.mark.parametrize("rule", sorted(PEAKS))
+def test_planned_memory_is_within_a_factor_of_2_of_what_a_run_took(rule):
+    config = settings_of()
+
+    need = need_of(config, rule, wildcards_of(rule, **LARGEST.get(rule, {})))
+
+    assert PEAKS[rule] / 2 < need.process_memory(config) / 1e6 < PEAKS[rule] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """What the long rules of the shared pipeline need: a function for each. Standard library only."""
 
 import math
+from dataclasses import replace
 
 from knnlm.plan.needs import FP32, STEP, Config, Need, Wildcards
-from knnlm.plan.shapes import shape_of_model
+from knnlm.plan.shapes import shape_of_model, training
 from knnlm.plan.sizes import NEIGHBOR, SPLITS, neighbors, part_of, queries, text_bytes, tokens
 from knnlm.plan.units import SLICE_BYTES, TOKENS_A_BATCH
 
@@ -32,23 +33,14 @@ def fetch_language_model(config: Config, wildcards: Wildcards) -> Need:
 def train_language_model(config: Config, wildcards: Wildcards) -> Need:
     """Train from scratch; what is taken from a shorter training is not subtracted."""
     model, shape = config["models"][wildcards["model"]], shape_of_model(config, wildcards["model"])
-    block, context = model["training"], model["context"]
-    batch, half = block["batch_size"] * context, block["precision"] != "fp32"
-    updates = block["tokens"] // (batch * block["accumulation"])
+    block, span = model["training"], model["context"]
+    batch, every = block["batch_size"] * span, block["validate_every"] * block["accumulation"]
     validated = tokens(config, model["corpus"], model["tokenizer"], "validation")
     validated = min(block["validation_tokens"] or math.inf, validated)
-    read = 3 * block["tokens"] + validated * (updates / block["validate_every"] + 1)
-    state = 3 * FP32 * shape.parameters  # weights and two moments: the trunk
-    return Need(
-        gpu=True,
-        shared=True,
-        memory=state / 2,
-        disk=4 * state / 3,
-        gpu_memory=shape.training(batch, half=half),
-        flops=shape.forward(read, span=context, scored=read),
-        layers=updates * block["accumulation"] * shape.layers,
-        moved=state * updates / block["save_every"],
-    )
+    passes = block["tokens"] // batch
+    scored = validated * (passes / every + 1)
+    need = training(shape, block, batch=batch, passes=passes, span=span, scored=scored)
+    return replace(need, shared=True, disk=4 * need.disk / 3)  # the trunk, and the weights
 
 
 def score_queries(config: Config, wildcards: Wildcards) -> Need:
@@ -63,11 +55,9 @@ def score_queries(config: Config, wildcards: Wildcards) -> Need:
     entry = FP32 * 3 * shape.width + 26  # states of three sites, and what describes a query
     held = 2 * entry * min(count, BLOCK_TOKENS * stride / context)
     states = shape.states(max(SCORED_TOKENS, context)) + TILE_BYTES
-    memory, flops = (
-        FP32 * shape.parameters + held,
-        shape.forward(windows * context, span=context, scored=count),
-    )
-    return Need(memory=memory, gpu_memory=states, disk=count * entry, flops=flops, gpu=True)
+    memory, disk = FP32 * shape.parameters + held, count * entry
+    flops = shape.forward(windows * context, span=context, scored=count)
+    return Need(memory=memory, gpu_memory=states, disk=disk, flops=flops, gpu=True)
 
 
 score_continued = score_queries

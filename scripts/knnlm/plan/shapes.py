@@ -4,7 +4,6 @@ That of a pretrained model is read from its config.json. Standard library, but f
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -45,12 +44,6 @@ class Shape:
     def states(self, tokens: float, *, layers: float = 1.0) -> float:
         """Return the bytes of hidden states; those of one layer at a time, without gradients."""
         return FP32 * tokens * layers * (9 * self.width + self.kept)
-
-    def training(self, tokens: float, *, trained: float | None = None, half: bool = False) -> float:
-        """Return the bytes of weights, gradients, two moments, states and logits of a pass."""
-        count = self.parameters if trained is None else trained
-        kept = self.states(tokens, layers=self.layers) / (2 if half else 1)
-        return FP32 * (self.parameters + 3 * count + 3 * tokens * self.vocabulary) + kept
 
 
 def own(block: Mapping[str, Any], vocabulary: float) -> Shape:
@@ -129,19 +122,38 @@ def shape_of_fine_tuning(config: Config, fine_tuning: str, *, names: float) -> S
     return pretrained(name, block.get("size_gb"), names=names)
 
 
-def fine_tune(shape: Shape, block: Mapping[str, Any], *, examples: int, length: float) -> Need:
-    """Return what training on short texts needs, by an entry of `fine_tunings`."""
-    batch, trained = min(block["batch_size"], examples) * length, shape.parameters
-    updates = block["epochs"] * math.ceil(examples / block["batch_size"])
-    if block["lora"] is not None:
-        trained = 2 * block["lora"]["rank"] * 8 * shape.width * shape.layers
-    half, states = block["precision"] != "fp32", 3 * FP32 * trained
+def training(
+    shape: Shape,
+    block: Mapping[str, Any],
+    *,
+    batch: float,
+    passes: float,
+    span: float,
+    scored: float = 0.0,
+    trained: float | None = None,
+) -> Need:
+    """Return what a training needs, by its block of settings.
+
+    `batch` tokens are read in each of `passes`, in windows of `span`; `scored` more without a
+    backward pass; `trained` are the parameters with gradients and moments, None is all of them.
+    """
+    count = shape.parameters if trained is None else trained
+    kept = shape.states(batch, layers=shape.layers) / (1 if block["precision"] == "fp32" else 2)
+    read, state = 3 * passes * batch + scored, 3 * FP32 * count
     return Need(
         gpu=True,
-        memory=FP32 * shape.embeddings,  # copies of the head
-        disk=states,
-        gpu_memory=shape.training(batch, trained=trained, half=half),
-        flops=3 * updates * shape.forward(batch, span=length, scored=batch),
-        layers=updates * shape.layers,
-        moved=states * updates / block["save_every"],
+        memory=FP32 * shape.parameters / 4,
+        gpu_memory=FP32 * (shape.parameters + 3 * batch * shape.vocabulary) + state + kept,
+        disk=state,
+        flops=shape.forward(read, span=span, scored=read),
+        layers=passes * shape.layers,
+        moved=state * passes / block.get("accumulation", 1) / block["save_every"],
     )
+
+
+def mlp_training(inner: float, head: float, logits: float, pairs: float) -> Need:
+    """Return what training an MLP on pairs needs, by its parameters and the logits of a batch."""
+    count = inner + head
+    gpu_memory, memory = 4 * FP32 * (count + logits) + FP32 * head, FP32 * count
+    flops = 6 * pairs * count
+    return Need(gpu=True, memory=memory, gpu_memory=gpu_memory, disk=12 * count, flops=flops)

@@ -7,8 +7,15 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from knnlm.plan.needs import Config, Wildcards
-from knnlm.plan.shapes import Shape, UnknownShapeError, shape_of_model, vocabulary_of
+from knnlm.plan.needs import Config, Need, Wildcards
+from knnlm.plan.shapes import (
+    Shape,
+    UnknownShapeError,
+    shape_of_fine_tuning,
+    shape_of_model,
+    training,
+    vocabulary_of,
+)
 from knnlm.plan.units import INVERTED_FILES
 
 SPLITS = ("train", "validation", "test")
@@ -102,3 +109,13 @@ def sentences(config: Config, town: str) -> int:
     """Return the examples of a town of Macondo: one for each child."""
     block = config["macondo"]["towns"][town]
     return block["villagers_per_count"] * block["max_children"] * (block["max_children"] + 1) // 2
+
+
+def fine_tune(config: Config, name: str, *, examples: int, length: int) -> tuple[Need, Shape]:
+    """Return what an entry of `fine_tunings` needs on short texts, and the shape with all names."""
+    block, shape = config["fine_tunings"][name], shape_of_fine_tuning(config, name, names=examples)
+    batch, lora = min(block["batch_size"], examples) * length, block["lora"]
+    trained = lora and 16 * lora["rank"] * shape.width * shape.layers
+    passes = block["epochs"] * math.ceil(examples / block["batch_size"])
+    need = training(shape, block, batch=batch, passes=passes, span=length, trained=trained)
+    return need, shape

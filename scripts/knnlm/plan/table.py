@@ -66,7 +66,7 @@ def by_rule(planned: pd.DataFrame) -> pd.DataFrame:
     how = {name: "sum" if name in SUMMED else "max" for name in table.columns.drop("rule")}
     how["unknown"] = lambda reasons: "; ".join(sorted({*reasons} - {""}))
     rules = table.groupby("rule", sort=False).agg(how).reset_index()
-    total = pd.DataFrame([rules.agg(how).to_dict() | {"rule": "total"}])
+    total = pd.DataFrame([rules.agg(how).to_dict() | {"rule": "total", "unknown": ""}])
     return pd.concat([rules, total], ignore_index=True)
 
 
