@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.evidence.plotting import look, save_figure
-from knnlm.experiments.shared.job import read_tables
+from knnlm.experiments.shared.job import tables_by_name
 from knnlm.runtime.job import begin
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     with look():
         save_figure(
-            figure.draw(read_tables(snakemake.input.items())),
+            figure.draw(tables_by_name(snakemake.input.items())),
             svg=Path(snakemake.output.svg),
             png=Path(snakemake.output.png),
         )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
-from knnlm.lm.chat import Template, read_template, score_answers, tokenize_chats
+from knnlm.lm.chat import ChatTemplate, read_chat_template, score_answers, tokenize_chats
 from knnlm.lm.finetuning import IGNORED, Epochs
 from knnlm.lm.model import create_model
 from knnlm.text.macondo.chat import CHAT_TEMPLATE, ask
@@ -37,7 +37,7 @@ def tokenizer():
 
 def chats_of(tokenizer, source=CHAT_TEMPLATE):
     return tokenize_chats(
-        tokenizer, Template(source, {}), CONVERSATIONS, CHILDREN,
+        tokenizer, ChatTemplate(source, {}), CONVERSATIONS, CHILDREN,
         end_of_text=tokenizer.token_to_id(END_OF_DOCUMENT),
     )  # fmt: skip
 
@@ -97,20 +97,20 @@ def test_scores_are_the_log_probabilities_of_the_answers_tokens(tokenizer):
 
 
 def test_a_template_is_found_where_tokenizers_keep_it(tmp_path):
-    assert read_template(tmp_path) == Template(CHAT_TEMPLATE, {})
+    assert read_chat_template(tmp_path) == ChatTemplate(CHAT_TEMPLATE, {})
 
     named = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "{{ y }}"}]
     config = {"chat_template": named, "eos_token": {"content": "</s>"}, "bos_token": "<s>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     special = {"bos_token": "<s>", "eos_token": "</s>"}
-    assert read_template(tmp_path) == Template("{{ y }}", special)
+    assert read_chat_template(tmp_path) == ChatTemplate("{{ y }}", special)
 
     (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}")
-    assert read_template(tmp_path) == Template("{{ bos_token }}", special)
+    assert read_chat_template(tmp_path) == ChatTemplate("{{ bos_token }}", special)
 
 
 def test_a_template_may_use_the_special_tokens():
-    template = Template("{{ bos_token }}{{ messages[0]['content'] }}", {"bos_token": "<s>"})
+    template = ChatTemplate("{{ bos_token }}{{ messages[0]['content'] }}", {"bos_token": "<s>"})
 
     assert template.render([{"role": "user", "content": "Who?"}]) == "<s>Who?"
 

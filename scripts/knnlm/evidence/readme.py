@@ -23,7 +23,7 @@ README = Path("README.md")
 
 
 def record(run: Path, root: Path, *, day: date) -> None:
-    """Record the verdicts of a finished run under docs/measurements/ and render the README.
+    """Record the verdicts of a finished run under docs/measurements/ and write_verdict the README.
 
     Args:
         run: the folder of its results.
@@ -38,10 +38,10 @@ def record(run: Path, root: Path, *, day: date) -> None:
     shutil.copyfile(run / "tables/claims.csv", root / CLAIMS)
     kept = {key: settings[key] for key in ("scale", "corpus", "lm_seeds", "experiment_seeds")}
     save_json(root / RECORD, kept | {"date": day.isoformat(), "git": environment["git"]})
-    render(root)
+    write_verdict(root)
 
 
-def render(root: Path) -> None:
+def write_verdict(root: Path) -> None:
     """Write the recorded verdicts between the markers of the README.
 
     Raises:

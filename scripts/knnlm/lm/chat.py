@@ -26,7 +26,7 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 @dataclass(frozen=True)
-class Template:
+class ChatTemplate:
     """How messages become one text.
 
     Attributes:
@@ -84,7 +84,7 @@ def chat_folder(model: str, *, cache: Path) -> Path:
     )
 
 
-def read_template(folder: Path) -> Template:
+def read_chat_template(folder: Path) -> ChatTemplate:
     """Return the template of a tokenizer's folder, or the minimal one if it has none."""
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -94,12 +94,12 @@ def read_template(folder: Path) -> Template:
         source = {entry["name"]: entry["template"] for entry in source}.get("default")
     special = {name: config[name] for name in SPECIAL_TOKENS if config.get(name)}
     special = {name: t["content"] if isinstance(t, dict) else t for name, t in special.items()}
-    return Template(source or CHAT_TEMPLATE, special)
+    return ChatTemplate(source or CHAT_TEMPLATE, special)
 
 
 def tokenize_chats(
     tokenizer: Tokenizer,
-    template: Template,
+    template: ChatTemplate,
     conversations: Sequence[Sequence[Message]],
     children: Sequence[str],
     *,

@@ -147,7 +147,7 @@ def train_on(
             )
         return torch.from_numpy(keys), torch.from_numpy(values)
 
-    recipe = recipe_of(settings, n_entries=pairs.n_entries, seed=seed)
+    recipe = replacement_recipe(settings, n_entries=pairs.n_entries, seed=seed)
     return train(
         module,
         recipe,
@@ -162,7 +162,7 @@ def train_on(
     )
 
 
-def recipe_of(settings: Mapping[str, Any], *, n_entries: int, seed: int) -> Recipe:
+def replacement_recipe(settings: Mapping[str, Any], *, n_entries: int, seed: int) -> Recipe:
     """Return the recipe of a replacement, which its controls share."""
     epochs, batch_size = settings["epochs"], settings["batch_size"]
     return Recipe(

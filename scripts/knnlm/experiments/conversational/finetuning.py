@@ -16,7 +16,7 @@ from torch import nn
 
 from knnlm.experiments.shared.chat_names import SCORED
 from knnlm.experiments.shared.fine_tuning import FineTuning, Training, is_trained
-from knnlm.lm.chat import Chats, chat_folder, read_template, score_answers, tokenize_chats
+from knnlm.lm.chat import Chats, chat_folder, read_chat_template, score_answers, tokenize_chats
 from knnlm.lm.process import this_process
 from knnlm.lm.training import Evaluation
 from knnlm.runtime.artifacts import atomic_path, identity, read_manifest, save_json
@@ -93,7 +93,7 @@ def _start(conversations: Path, fine_tuning: FineTuning, *, seed: int) -> _Start
     town = read_manifest(conversations, kind=CONVERSATIONS)["settings"]
     names = children if town["child_names"] == "added" else []
     point = fine_tuning.start(names, seed=seed, vocabulary=folder)
-    template, end = read_template(folder), point.end_of_document
+    template, end = read_chat_template(folder), point.end_of_document
     chats = {
         split: tokenize_chats(point.tokenizer, template, messages[split], children, end_of_text=end)
         for split in SPLITS

@@ -14,7 +14,12 @@ from knnlm.lm.process import this_process
 from knnlm.lm.state import trained
 from knnlm.lm.training import STATE
 from knnlm.retrieval.datastore import open_datastore
-from knnlm.retrieval.mlp_replacement import MlpReplacement, activation_of, recipe_of, train_on
+from knnlm.retrieval.mlp_replacement import (
+    MlpReplacement,
+    activation_of,
+    replacement_recipe,
+    train_on,
+)
 from knnlm.retrieval.pairs import ShuffledPairs
 from knnlm.runtime.artifacts import (
     ArtifactError,
@@ -72,7 +77,7 @@ def train_replacement(
                 _save(made.folder, module, rows)
         if leads:
             (made.folder / STATE).unlink(missing_ok=True)
-        updates = recipe_of(settings, n_entries=pairs.n_entries, seed=seed).steps
+        updates = replacement_recipe(settings, n_entries=pairs.n_entries, seed=seed).steps
         counted = {"updates": updates, "pairs": updates * settings["batch_size"]}
         made.contents |= {"own_bytes": module.own_bytes, **counted}
 

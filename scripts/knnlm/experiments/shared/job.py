@@ -40,6 +40,6 @@ def write_tables(tables: Mapping[str, pd.DataFrame], outputs: Named) -> None:
         (write_table if is_tidy else write_texts)(files[name], table)
 
 
-def read_tables(named: Named) -> dict[str, pd.DataFrame]:
+def tables_by_name(named: Named) -> dict[str, pd.DataFrame]:
     """Return the tidy tables that a figure is drawn from, by the name of the input."""
     return {name: read_table(Path(file)) for name, file in named}

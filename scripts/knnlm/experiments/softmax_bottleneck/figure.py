@@ -24,7 +24,7 @@ STARTS = {"from_lm": "from the LM", "from_key": "from enc(c)"}
 FACES = {"p||f": "full", "f||p": "none"}
 
 
-class Line(NamedTuple):
+class Shown(NamedTuple):
     """A line of the left panel: its label, the map, and the settings of its points."""
 
     label: str
@@ -55,24 +55,24 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def lines_of(shares: pd.DataFrame) -> list[Line]:
+def shown_methods(shares: pd.DataFrame) -> list[Shown]:
     """Return the lines of the left panel, from the methods and settings that the table has."""
     lines = []
     for method, label in MAPS.items():
         settings = [*shares[shares["method"] == method]["setting"]]
         if "tuned/best" in settings:
-            lines.append(Line(f"{label}, best found", method, ["tuned/best"]))
+            lines.append(Shown(f"{label}, best found", method, ["tuned/best"]))
         if method == "head":
-            lines.append(Line(f"{label}, optimum", method, ["tuned/optimum/own"]))
+            lines.append(Shown(f"{label}, optimum", method, ["tuned/optimum/own"]))
         for start, origin in STARTS.items():
             short = [s for s in settings if s.startswith(f"tuned/{start}/") and "/long" not in s]
             if short:
-                lines.append(Line(f"{label}, {origin}", method, short))
+                lines.append(Shown(f"{label}, {origin}", method, short))
     return lines
 
 
 def _draw_methods(axes: Axes, shares: pd.DataFrame) -> None:
-    lines, colors = lines_of(shares), {}
+    lines, colors = shown_methods(shares), {}
     for height, line in enumerate(lines):
         for number, setting in enumerate(line.settings):
             color, face = NEAREST, "full"

@@ -83,7 +83,7 @@ def score(f: Map, z: Tensor, mixture: Mixture, targets: Tensor, *, tile: int) ->
 
 
 @dataclass(frozen=True)
-class Projection:
+class Reached:
     """What the paper's optimizer reached.
 
     Attributes:
@@ -111,7 +111,7 @@ def project(
     tolerance: float | None,
     max_steps: int,
     tile: int,
-) -> Projection:
+) -> Reached:
     """Minimize the KL over z by Adam, as in Appendix A of Chiang et al. (2023).
 
     The paper updates "until the update changes the KL-divergence by less than 0.001", with
@@ -153,4 +153,4 @@ def project(
         if settled or step == max_steps:
             break
         optimizer.step()
-    return Projection(z=z, kl_trace=trace)
+    return Reached(z=z, kl_trace=trace)
