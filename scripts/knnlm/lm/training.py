@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from knnlm.lm.optimizer import create_optimizer
-from knnlm.lm.process import this_process
+from knnlm.lm.process import create_accelerator
 from knnlm.lm.schedule import learning_rate
 from knnlm.lm.state import Log, load_state, save_state, trained
-from knnlm.runtime.logs import LOGGER, Progress
+from knnlm.runtime.logs import Progress
 from knnlm.runtime.seeds import derive_seed
 from knnlm.runtime.signals import stop, stop_is_asked
 
 STATE = "state.safetensors"
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # ours: accelerate's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,32 +141,6 @@ def train(
             progress(run.log)
         run.release()
     return run.log.rows
-
-
-def create_accelerator(precision: str, accumulation: int) -> Accelerator:
-    """Return an accelerator after checking that this machine can do what is asked.
-
-    Raises:
-        ValueError: if the precision is unknown or needs a GPU, or the processes cannot share
-            the forward passes of an update evenly.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision}; expected {', '.join(PRECISIONS)}")
-    machine = this_process()
-    if precision != "fp32" and machine.device.type != "cuda":
-        raise ValueError(
-            f"precision {precision} needs a GPU: on a CPU it is about 20 times slower than "
-            "fp32; set precision: fp32 in config.yaml"
-        )
-    if accumulation % machine.num_processes:
-        raise ValueError(
-            f"expected an accumulation that {machine.num_processes} processes can share evenly, "
-            f"got {accumulation}; change accumulation in config.yaml or the number of processes"
-        )
-    if machine.num_processes > 1:
-        n = machine.num_processes
-        LOGGER.info("%d processes share the %d forward passes of each update", n, accumulation)
-    return Accelerator(mixed_precision=PRECISIONS[precision])
 
 
 def _progress(steps: int, first: int, tokens_per_update: int) -> Callable[[Log], None]:
