@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+import knnlm.lm.process
 import knnlm.lm.training
 from knnlm.lm.optimizer import create_optimizer
 from knnlm.lm.training import STATE, Evaluation, Journal, Recipe, train
@@ -335,7 +336,7 @@ def test_two_processes_train_the_same_model_as_one(tmp_path):
 
 def test_processes_that_cannot_share_an_update_are_refused(tmp_path, monkeypatch):
     machine = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
-    monkeypatch.setattr(knnlm.lm.training, "this_process", lambda: machine)
+    monkeypatch.setattr(knnlm.lm.process, "this_process", lambda: machine)
 
     with pytest.raises(ValueError, match="accumulation that 2 processes can share evenly, got 3"):
         run(tmp_path, recipe=replace(RECIPE, accumulation=3))
