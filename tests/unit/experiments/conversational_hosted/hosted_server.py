@@ -6,6 +6,7 @@ import threading
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+VARIABLE = "MACONDO_TEST_KEY"  # of the environment
 KEY = "sk-test-0123456789abcdef"
 RESULTS = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n" + "".join(
     f"{step},{3 / step},0.5,{2 + 1 / step if step % 2 == 0 else ''},0.5\n" for step in range(1, 9)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from folder_checks import check_folders_are_known_by_their_manifests
-from hosted_server import KEY, FakeService
+from hosted_server import KEY, VARIABLE
 
 from knnlm.evidence.plotting import look
 from knnlm.evidence.tables import select
@@ -20,7 +20,6 @@ from knnlm.runtime.making import Target
 from knnlm.text.macondo.conversations import build_conversations, messages_path, read_conversations
 from knnlm.text.tokenizer import END_OF_DOCUMENT, save_tokenizer, train_tokenizer
 
-VARIABLE = "MACONDO_TEST_KEY"
 TOWN = {
     "villagers": 3,
     "children_each": 2,
@@ -42,15 +41,6 @@ SETTINGS = {
 
 
 EVALUATED = {"experiment_seeds": [0, 1], "conversational_hosted": SETTINGS}
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv(VARIABLE, KEY)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    service = FakeService()
-    yield service
-    service.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,25 +9,15 @@ import traceback
 from pathlib import Path
 
 import pytest
-from hosted_server import KEY, FakeService, error
+from hosted_server import KEY, VARIABLE, error
 
 from knnlm.experiments.conversational_hosted.service import TRIES, HostedError, Service
 from knnlm.experiments.conversational_hosted.state import State
 from knnlm.runtime.artifacts import ArtifactError
 
 ROOT = Path(__file__).parents[4]
-VARIABLE = "MACONDO_TEST_KEY"
 CREATE, LOOK = "POST /fine_tuning/jobs", "GET /fine_tuning/jobs/ftjob-1"
 JOB = {"model": "chatty", "epochs": 4, "seed": 0}
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv(VARIABLE, KEY)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    service = FakeService()
-    yield service
-    service.close()
 
 
 @pytest.fixture
@@ -157,7 +147,7 @@ def test_a_job_that_fails_is_not_begun_again_until_its_state_is_removed(server, 
 CHILD = """
 import sys
 from pathlib import Path
-from test_hosted import FakeService, run
+from test_hosted import run
 class Server: url = sys.argv[1]
 run(Server, Path(sys.argv[2]))
 """
