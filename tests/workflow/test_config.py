@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 
 @pytest.mark.parametrize("scale", ["cpu", "gpu", "paper"])
@@ -60,3 +61,40 @@ def test_the_list_of_rules_reads_as_a_table_of_contents(project):
 
     assert "Does retrieval from its own training data help the LM?" in output
     assert "Save one key and one value for each token of a part of the train split" in output
+
+
+CONFIGS = {
+    "another architecture": ({"model_type": "mamba"}, "mamba"),
+    "no weights": ({}, "model.safetensors"),
+    "pickled weights": ({}, "pickled weights only (pytorch_model.bin)"),
+    "window": ({"n_positions": 16}, "expected at most the 16 positions"),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_pretrained_folder_that_no_rule_can_take_stops_snakemake_before_any_job(project, case):
+    changed, message = CONFIGS[case]
+    shape = {"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 1, "n_positions": 64}
+    folder = project.folder / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(shape | {"vocab_size": 300} | changed))
+    if case == "pickled weights":
+        (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    if case == "window":
+        (folder / "model.safetensors").write_bytes(b"weights")
+    model = {"source": "pretrained", "model": "mine", "context": 32}
+    overlay = {
+        "models": {"mine": model},
+        "datastores": {"base": {"model": "mine", "stride": 32}},
+        "baseline": {"control": None},
+        "queries": {"stride": 16},
+        "softmax_bottleneck": {"heads": []},
+    }
+    (project.folder / "mine.yaml").write_text(yaml.safe_dump(overlay))
+
+    done = project.snakemake("knn_perplexity", "--configfile", "mine.yaml", check=False)
+
+    assert done.returncode != 0
+    assert "models.mine" in done.stdout
+    assert message in done.stdout
+    assert not (project.folder / "results").exists()
