@@ -26,7 +26,7 @@ from knnlm.experiments.softmax_bottleneck.projection import project
 from knnlm.lm.model import create_model
 from knnlm.lm.pretraining import next_token_loss
 from knnlm.lm.training import Journal, Recipe, train
-from knnlm.plan.shapes import own
+from knnlm.plan.sizes import own_size
 from knnlm.retrieval.datastore import Datastore, in_memory
 from knnlm.retrieval.distribution import knn_distribution
 from knnlm.retrieval.engines.exact import search_exact
@@ -139,7 +139,7 @@ def training(device: str, sizes: Sizes, peak: float) -> Iterator[Line]:
     run(WARM)
     short = seconds(device, lambda: run(WARM))
     long = seconds(device, lambda: run(WARM + sizes.updates))
-    counted = own(shape, sizes.vocabulary).forward(1, span=sizes.context, scored=1)
+    counted = own_size(shape, sizes.vocabulary).forward(1, span=sizes.context, scored=1)
     per_token = 3 * counted  # a backward pass has twice the products of a forward pass
     read = sizes.updates * sizes.batch * sizes.context
     name = f"training, {sizes.layers} x {sizes.width}, context {sizes.context}"

@@ -15,9 +15,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from knnlm.plan.dag import dry_run
-from knnlm.plan.needs import machine_of
+from knnlm.plan.needs import seconds
 from knnlm.plan.resources import need_of
+from knnlm.plan.table import dry_run
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTED = 10.0  # seconds of a job
@@ -37,16 +37,18 @@ def main() -> None:
         return
     config = json.loads(settings.read_text())
     kinds = yaml.safe_load((ROOT / "data/hardware.yaml").read_text())
-    machine, rows = machine_of(kinds, given.hardware), []
-    for job in dry_run(ROOT / "Snakefile", settings, "all"):
-        if job.benchmark is None or not Path(job.benchmark).is_file():
+    machine, rows = kinds[given.hardware], []
+    for job in dry_run(ROOT / "Snakefile", config):
+        benchmark = Path(job.printed.get("benchmark", ""))
+        if not benchmark.is_file():
             continue
-        found = pd.read_csv(job.benchmark, sep="\t", na_values=["-", "NA"]).iloc[-1]
+        found = pd.read_csv(benchmark, sep="\t", na_values=["-", "NA"]).iloc[-1]
         need = need_of(config, job.rule, job.wildcards)
-        row = {"rule": job.rule, "jobs": 1, "planned_s": machine.seconds(need, threads=job.threads)}
+        planned = seconds(machine, need, threads=job.threads)
+        row = {"rule": job.rule, "jobs": 1, "planned_s": planned}
         row |= {"cpu_s": found["cpu_time"], "wall_s": found["s"], "longest": found["s"]}
-        planned = need.process_memory(config) / 1e6
-        rows.append(row | {"planned_mb": planned, "peak_mb": found["max_rss"] * MIB})
+        row |= {"planned_mb": need.process_memory(config) / 1e6}
+        rows.append(row | {"peak_mb": found["max_rss"] * MIB})
     table = pd.DataFrame(rows)
     how = dict.fromkeys(table.columns.drop("rule"), "sum")
     how |= dict.fromkeys(("planned_mb", "peak_mb", "longest"), "max")

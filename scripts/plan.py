@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from knnlm.plan.needs import machine_of
 from knnlm.plan.table import make_plan
 from knnlm.runtime.job import begin
 
@@ -16,15 +15,13 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     terminal = os.dup(1)
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
-    hardware, given = Path(snakemake.input.hardware), snakemake.resources.items()
     text = make_plan(
         Path(snakemake.params.plan),
         snakemake.params.config,
-        Path(snakemake.params.snakefile),
-        snakemake.params.target,
-        machine_of(yaml.safe_load(hardware.read_text()), snakemake.resources.hardware),
-        {name.removeprefix("limit_"): limit for name, limit in given if name.startswith("limit_")},
-        snakemake.params.asked,
+        snakefile=Path(snakemake.params.snakefile),
+        hardware=yaml.safe_load(Path(snakemake.input.hardware).read_text()),
+        resources=dict(snakemake.resources.items()),
+        asked=snakemake.params.asked,
     )
     with open(terminal, "w", encoding="utf-8", closefd=False) as out:
         print(text, file=out)

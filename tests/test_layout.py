@@ -14,7 +14,7 @@ from knnlm.runtime.settings import SettingsError
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "scripts" / "knnlm"
-WINGS = ["runtime", "plan", "text", "lm", "retrieval", "evidence", "experiments"]
+WINGS = ["runtime", "text", "lm", "plan", "retrieval", "evidence", "experiments"]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 MODULES = sorted(LIBRARY.rglob("*.py"))
 EXPERIMENTS = read_experiments(ROOT)
@@ -105,8 +105,11 @@ def test_a_figure_needs_its_tables_alone(figure):
     assert not wings & {"lm", "retrieval"}
 
 
-@pytest.mark.parametrize("module", sorted((LIBRARY / "evidence").glob("*.py")), ids=identifier)
-def test_evidence_needs_no_torch(module):
+LIGHT = sorted([*(LIBRARY / "evidence").glob("*.py"), *(LIBRARY / "plan").glob("*.py")])
+
+
+@pytest.mark.parametrize("module", LIGHT, ids=identifier)
+def test_evidence_and_plan_need_no_torch(module):
     closure = import_closure([module], ROOT / "scripts")
     imported = {n.split(".")[0] for p in closure if p.suffix == ".py" for n in imports_of(p)}
 

@@ -2,7 +2,7 @@
 
 from knnlm.lm.architecture import SITES, STANDING_SITES
 from knnlm.lm.schedule import can_continue
-from knnlm.plan.units import INVERTED_FILES
+from knnlm.plan.sizes import INVERTED_FILES
 
 BASELINE = config["baseline"]
 LM_SEED = config["lm_seeds"][0]  # of what needs one LM alone

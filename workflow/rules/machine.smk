@@ -2,7 +2,6 @@
 
 import shutil
 
-from knnlm.plan.needs import machine_of
 from knnlm.plan.resources import resources as resources_of
 
 HARDWARE = yaml.safe_load((ROOT / "data/hardware.yaml").read_text())
@@ -15,8 +14,8 @@ GPUS_ASKED = {
     name: OF_PROFILE[name][by].value for name, by in COUNTED.items() if by in OF_PROFILE[name]
 }
 # mem_mb, runtime, disk_mb and gpu of any rule, as functions of the config and the attempt.
-MACHINE = machine_of(HARDWARE, "cpu" if config["scale"] == "cpu" else "h100")
-NEEDS = resources_of(config, MACHINE, longest=LONGEST_JOB, gpus=GPUS_ASKED)
+HARDWARE_KIND = "cpu" if config["scale"] == "cpu" else "h100"
+NEEDS = resources_of(config, HARDWARE[HARDWARE_KIND], longest=LONGEST_JOB, gpus=GPUS_ASKED)
 # Where a profile groups figures, the evaluation that each is drawn from joins it.
 GROUPS = workflow.group_settings.overwrite_groups
 if "plot" in GROUPS:

@@ -16,7 +16,7 @@ rule plan:
     conda:
         CONDA
     resources:
-        hardware=MACHINE.name,
+        hardware=HARDWARE_KIND,
     params:
         fingerprint=fingerprint("scripts/plan.py", **{block: True for block in config}),
         threads=1,
@@ -24,6 +24,5 @@ rule plan:
         snakefile=str(ROOT / "Snakefile"),
         config=config,
         asked=GPUS_ASKED,
-        target="all",
     script:
         "../../scripts/plan.py"

@@ -1,1 +1,1 @@
-"""What jobs need: memory, minutes, disk and GPUs. Imports nothing but the runtime."""
+"""What jobs need: memory, minutes, disk and GPUs, from the settings and no run."""

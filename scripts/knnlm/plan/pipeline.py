@@ -1,148 +1,155 @@
-"""What the long rules of the shared pipeline need: a function for each. Standard library only."""
+"""What the long rules of the shared pipeline need: a function for each."""
 
-import math
 from dataclasses import replace
 
-from knnlm.plan.needs import FP32, STEP, Config, Need, Wildcards
-from knnlm.plan.shapes import shape_of_model, training
-from knnlm.plan.sizes import NEIGHBOR, SPLITS, neighbors, part_of, queries, text_bytes, tokens
-from knnlm.plan.units import SLICE_BYTES, TOKENS_A_BATCH
+from knnlm.plan.needs import FP32, NEIGHBOR, Need, Settings, Wildcards
+from knnlm.plan.sizes import ModelSize, entries, model_size, neighbors, queries, text_bytes
 
-ENCODE_STEPS = 17  # interpreted ones, as long a byte of text
-SCORED_TOKENS, BLOCK_TOKENS = 1 << 12, 1 << 17  # read by one forward pass, and for a saved block
-TILE_BYTES = 20 << 23  # of a tile of logits in fp32, in double, and of their softmax
+LAYER_SECONDS = 1e-3  # to start forward, backward and update of one layer, however small it is
+TEXT_FLOPS = 25_000  # in the time that an interpreter takes for a byte of text
+SLICE_BYTES = 512 << 20  # of keys in fp32 that a reader of a datastore holds
+TOKENS_A_BATCH = 8192  # that the encoder of a datastore reads in one forward pass
+QUERIES_A_BLOCK = 1 << 17  # that are saved together, at most
+LOGITS = 20 << 23  # bytes of a tile of logits in fp32, in double, and of their softmax
 KMEANS_ROUNDS, CODES = 25, 256  # of faiss, at most; centroids of a byte of a code
+DISK_RATE = 5e8  # bytes/s of a shared file system
 
 
-def tokenize_corpus(config: Config, wildcards: Wildcards) -> Need:
-    """Read or write every split, in steps of an interpreter, and its tokens."""
-    corpus = wildcards.get("corpus") or config["tokenizers"][wildcards["tokenizer"]]["corpus"]
-    size = sum(text_bytes(config, corpus, split) for split in SPLITS)
-    return Need(memory=10 * size, disk=3 * size, flops=STEP * ENCODE_STEPS * size, torch=False)
-
-
-build_corpus = train_tokenizer = tokenize_corpus
-
-
-def fetch_language_model(config: Config, wildcards: Wildcards) -> Need:
-    """Load a pretrained LM and save it as an artifact."""
-    size = FP32 * shape_of_model(config, wildcards["model"]).parameters
-    return Need(memory=2 * size, disk=size, moved=2 * size)
-
-
-def train_language_model(config: Config, wildcards: Wildcards) -> Need:
-    """Train from scratch; what is taken from a shorter training is not subtracted."""
-    model, shape = config["models"][wildcards["model"]], shape_of_model(config, wildcards["model"])
-    block, span = model["training"], model["context"]
-    batch, every = block["batch_size"] * span, block["validate_every"] * block["accumulation"]
-    validated = tokens(config, model["corpus"], model["tokenizer"], "validation")
-    validated = min(block["validation_tokens"] or math.inf, validated)
-    passes = block["tokens"] // batch
-    scored = validated * (passes / every + 1)
-    need = training(shape, block, batch=batch, passes=passes, span=span, scored=scored)
-    return replace(need, shared=True, disk=4 * need.disk / 3)  # the trunk, and the weights
-
-
-def score_queries(config: Config, wildcards: Wildcards) -> Need:
-    """Read the windows of the queries with an LM or a control; keep states and scores."""
-    base = config["datastores"][config["baseline"]["datastore"]]["model"]
-    name, corpus, split = wildcards.get("model") or base, wildcards["corpus"], wildcards["split"]
-    model, settings, shape = config["models"][name], config["queries"], shape_of_model(config, name)
-    context, span = model["context"], settings["tokens_per_document"]
-    stride, count = min(settings["stride"], context), queries(config, name, corpus, split)
-    windows = tokens(config, corpus, model["tokenizer"], split) / stride
-    windows = min(windows, count / span * (span / stride + 1)) if span else windows
-    entry = FP32 * 3 * shape.width + 26  # states of three sites, and what describes a query
-    held = 2 * entry * min(count, BLOCK_TOKENS * stride / context)
-    states = shape.states(max(SCORED_TOKENS, context)) + TILE_BYTES
-    memory, disk = FP32 * shape.parameters + held, count * entry
-    flops = shape.forward(windows * context, span=context, scored=count)
-    return Need(memory=memory, gpu_memory=states, disk=disk, flops=flops, gpu=True)
-
-
-score_continued = score_queries
-
-
-def build_datastore_part(config: Config, wildcards: Wildcards) -> Need:
-    """Read a part of the train split in overlapping windows; write the keys."""
-    block, (shape, rows, _, entry, _) = (
-        config["datastores"][wildcards["datastore"]],
-        part_of(config, wildcards),
+def training(size: ModelSize, block: Settings, batch: float, passes: float, span: float) -> Need:
+    """Return what a training needs that reads `batch` tokens, in windows of `span`, in a pass."""
+    lora = block.get("lora")  # adapters, if only they are trained
+    trained = 16 * lora["rank"] * size.width * size.layers if lora else size.parameters
+    kept = size.layers * size.states(batch) / (1 if block["precision"] == "fp32" else 2)
+    logits, read = 3 * FP32 * batch * size.vocabulary, 3 * passes * batch
+    return Need(
+        gpu=True,
+        memory=FP32 * size.parameters / 4,
+        gpu_memory=FP32 * (size.parameters + 3 * trained) + logits + kept,
+        disk=3 * FP32 * trained,
+        flops=size.forward(read, span=span, scored=read),
+        waiting=LAYER_SECONDS * passes * size.layers,
     )
-    context, disk = config["models"][block["model"]]["context"], rows * entry
-    read = rows / block["share"] * context / min(block["stride"], context)
-    memory = FP32 * shape.parameters + 4 * min(disk, block["shard_mib"] << 20)
-    states, flops = shape.states(max(TOKENS_A_BATCH, context)), shape.forward(read, span=context)
-    return Need(memory=memory, gpu_memory=states, disk=disk, flops=flops, moved=disk, gpu=True)
 
 
-def train_index(config: Config, wildcards: Wildcards) -> Need:
+def fine_tuning(config: Settings, name: str, examples: int, span: int) -> tuple[Need, ModelSize]:
+    """Return what an entry of `fine_tunings` needs on examples of `span` tokens, and its size."""
+    block = config["fine_tunings"][name]
+    start = block["shape"] if block["init"] == "random" else block["init"]
+    size = model_size(config, start, block.get("size_gb"))
+    batch, passes = block["batch_size"] * span, block["epochs"] * examples / block["batch_size"]
+    return training(size, block, batch, passes, span), size
+
+
+def for_tokenize_corpus(config: Settings, wildcards: Wildcards) -> Need:
+    """Read or write a text, of which validation and test are some part, and its tokens."""
+    corpus = wildcards.get("corpus") or config["tokenizers"][wildcards["tokenizer"]]["corpus"]
+    size = 1.3 * text_bytes(config, corpus, "train")
+    return Need(memory=10 * size, disk=3 * size, flops=TEXT_FLOPS * size)
+
+
+for_build_corpus = for_train_tokenizer = for_tokenize_corpus
+
+
+def for_fetch_language_model(config: Settings, wildcards: Wildcards) -> Need:
+    """Load a pretrained LM and save it as an artifact."""
+    weights = FP32 * model_size(config, wildcards["model"]).parameters
+    return Need(memory=2 * weights, disk=weights)
+
+
+def for_train_language_model(config: Settings, wildcards: Wildcards) -> Need:
+    """Train from scratch; what is taken from a shorter training is not subtracted."""
+    model, size = config["models"][wildcards["model"]], model_size(config, wildcards["model"])
+    block, span = model["training"], model["context"]
+    batch = block["batch_size"] * span
+    need = training(size, block, batch, block["tokens"] / batch, span)
+    return replace(need, shared=True, disk=need.disk + FP32 * size.parameters)
+
+
+def for_score_queries(config: Settings, wildcards: Wildcards) -> Need:
+    """Read the windows of the queries with an LM or a control; keep states and scores."""
+    name = wildcards.get("model") or config["datastores"][config["baseline"]["datastore"]]["model"]
+    count = queries(config, name, wildcards["corpus"], wildcards["split"])
+    context, size = config["models"][name]["context"], model_size(config, name)
+    read = count * context / min(config["queries"]["stride"], context)
+    entry = FP32 * 3 * size.width + 26  # states of three sites, and what describes a query
+    return Need(
+        gpu=True,
+        memory=FP32 * size.parameters + 2 * entry * min(count, QUERIES_A_BLOCK),
+        gpu_memory=size.states(context) + LOGITS,
+        disk=count * entry,
+        flops=size.forward(read, span=context, scored=count),
+    )
+
+
+for_score_continued = for_score_queries
+
+
+def for_build_datastore_part(config: Settings, wildcards: Wildcards) -> Need:
+    """Read a part of the train split in overlapping windows; write the keys."""
+    block = config["datastores"][wildcards["datastore"]]
+    count, disk, size = entries(config, wildcards)
+    context = config["models"][block["model"]]["context"]
+    read = count / block["share"] * context / min(block["stride"], context)
+    return Need(
+        gpu=True,
+        memory=FP32 * size.parameters + 4 * min(disk, block["shard_mib"] << 20),
+        gpu_memory=size.states(max(TOKENS_A_BATCH, context)),
+        disk=disk,
+        flops=size.forward(read, span=context),
+    )
+
+
+def for_train_index(config: Settings, wildcards: Wildcards) -> Need:
     """Cluster a sample of keys, and the parts of their codes."""
-    whole, block = part_of(config, wildcards), config["indexes"][wildcards["index"]]
-    sample, centroids = min(block["train_keys"], whole.rows), block["n_centroids"] + CODES
-    flops = 2 * KMEANS_ROUNDS * sample * centroids * whole.shape.width
-    size, moved = FP32 * whole.shape.width, sample * max(4096, whole.key)  # a page each at least
-    return Need(memory=4 * sample * size, disk=centroids * size, flops=flops, moved=moved)
+    block, (count, _, size) = config["indexes"][wildcards["index"]], entries(config, wildcards)
+    sample = min(block["train_keys"], count) * size.width
+    flops = 2 * KMEANS_ROUNDS * sample * (block["n_centroids"] + CODES)
+    return Need(memory=4 * FP32 * sample, flops=flops)
 
 
-def encode_index_part(config: Config, wildcards: Wildcards) -> Need:
+def for_encode_index_part(config: Settings, wildcards: Wildcards) -> Need:
     """Find the cluster of every key of a part, and its code."""
-    part, block = part_of(config, wildcards), config["indexes"][wildcards["index"]]
-    centroids, size = block["n_centroids"] + CODES, FP32 * part.shape.width
-    disk, flops = part.rows * (2 + part.code), 2 * part.rows * centroids * part.shape.width
-    memory = 1.2 * min(SLICE_BYTES, part.rows * size) + centroids * size
-    return Need(memory=memory, disk=disk, flops=flops, moved=disk + part.rows * part.key)
+    block, (count, _, size) = config["indexes"][wildcards["index"]], entries(config, wildcards)
+    memory = 1.2 * min(SLICE_BYTES, FP32 * count * size.width)
+    disk = count * block.get("code_bytes", FP32 * size.width)
+    flops = 2 * count * size.width * (block["n_centroids"] + CODES)
+    return Need(memory=memory, disk=disk, flops=flops)
 
 
-def search_part(config: Config, wildcards: Wildcards) -> Need:
+def for_search_part(config: Settings, wildcards: Wildcards) -> Need:
     """Find the neighbors of every query in a part; an inverted file is held in memory whole."""
     settings, index = config["search"], config["indexes"][wildcards["index"]]
-    part, found = part_of(config, wildcards), neighbors(config, wildcards)
-    count, exact = found / settings["k"] / NEIGHBOR, not part.code
-    # An inverted file compares few keys, one by one; its lists, grown by doubling, stay in memory.
-    share = 1 if exact else 6 * index["n_probes"] / index["n_centroids"]
-    lists = 0 if exact else 1.5 * part.rows * (part.code + 8)
-    tile = min(FP32 * part.rows * part.shape.width, settings["keys_mib"] << 20)
+    (count, stored, size), found = entries(config, wildcards), neighbors(config, wildcards)
+    keys, searched = FP32 * count * size.width, found / NEIGHBOR / settings["k"]
+    tile = min(keys, settings["keys_mib"] << 20)
     tile += settings["block_queries"] * (4 * 4096 + 72 * settings["k"])  # scores, and six lists
-    on_gpu = exact and config["scale"] != "cpu"
-    times_read = 1 + (max(1, count / settings["block_queries"]) if exact else 0)
-    return Need(
-        gpu=exact,
-        memory=tile + lists,
-        disk=found,
-        gpu_memory=on_gpu * (tile + 3 * (settings["scores_mib"] << 20)),
-        flops=2 * count * part.rows * part.shape.width * share,
-        moved=part.rows * part.entry * times_read + found,
-    )
+    flops = 2 * searched * count * size.width
+    if "n_probes" in index:  # an inverted file; its lists grow by doubling
+        lists = 1.5 * count * (8 + index.get("code_bytes", FP32 * size.width))
+        flops *= 6 * index["n_probes"] / index["n_centroids"]  # few keys are compared, one by one
+        return Need(memory=tile + lists, disk=found, flops=flops)
+    on_gpu = (tile + 3 * (settings["scores_mib"] << 20)) * (config["scale"] != "cpu")
+    waiting = 5 + stored / DISK_RATE * searched / settings["block_queries"]  # each reads all keys
+    return Need(gpu=True, memory=tile, gpu_memory=on_gpu, disk=found, flops=flops, waiting=waiting)
 
 
-def search_fused_part(config: Config, wildcards: Wildcards) -> Need:
+def for_search_fused_part(config: Settings, wildcards: Wildcards) -> Need:
     """Encode a part block by block, compare, and save the nearest so far after each block."""
-    encoding, search = build_datastore_part(config, wildcards), search_part(config, wildcards)
-    part, unit = part_of(config, wildcards), config["indexes"][wildcards["index"]]["block_keys"]
-    keys, found = FP32 * min(unit, part.rows) * part.shape.width, neighbors(config, wildcards)
-    memory = FP32 * part.shape.parameters + search.memory + 1.5 * keys + 2 * found
-    gpu_memory = encoding.gpu_memory + search.gpu_memory + keys * (config["scale"] != "cpu")
-    flops, moved = encoding.flops + search.flops, found * (2 + part.rows / unit)
+    encoding = for_build_datastore_part(config, wildcards)
+    search = for_search_part(config, wildcards)
+    count, _, size = entries(config, wildcards)
+    keys = FP32 * size.width * min(count, config["indexes"][wildcards["index"]]["block_keys"])
     return Need(
-        memory=memory, gpu_memory=gpu_memory, disk=2 * found, flops=flops, moved=moved, gpu=True
+        gpu=True,
+        memory=FP32 * size.parameters + search.memory + 1.5 * keys + 2 * search.disk,
+        gpu_memory=encoding.gpu_memory + search.gpu_memory + keys * (config["scale"] != "cpu"),
+        disk=2 * search.disk,
+        flops=encoding.flops + search.flops,
     )
 
 
-def search_neighbors(config: Config, wildcards: Wildcards) -> Need:
-    """Merge the neighbors of every part, block by block; those of a single part are linked."""
-    parts, found = (
-        config["datastores"][wildcards["datastore"]]["parts"],
-        neighbors(config, wildcards),
-    )
-    block = config["search"]["block_queries"] * config["search"]["k"] * NEIGHBOR
-    merged = 10 * min(block, found) if parts > 1 else 0
-    return Need(memory=found + merged, disk=found, moved=found * (1 + parts), torch=False)
-
-
-def tune_interpolation(config: Config, wildcards: Wildcards) -> Need:
-    """Sweep k, temperature and lmbda over the neighbors of validation."""
-    found = neighbors(config, {**wildcards, "split": "validation"})
-    grid, k = config["baseline"]["grid"], config["search"]["k"]
-    tried = (1 + len(grid["k"]) * grid["lmbdas"]["count"] / k) * grid["temperatures"]["count"]
-    return Need(memory=3 * found, flops=100 * tried * found / NEIGHBOR, moved=found)
+def for_search_neighbors(config: Settings, wildcards: Wildcards) -> Need:
+    """Merge the neighbors of every part, block by block."""
+    found, search = neighbors(config, wildcards), config["search"]
+    block = min(found, search["block_queries"] * search["k"] * NEIGHBOR)
+    return Need(memory=found + 10 * block, disk=found)

@@ -1,54 +1,43 @@
-"""What Snakemake asks a scheduler for: memory, minutes, disk and GPUs of a job.
-
-From the same functions as `snakemake plan`; a retry asks for more. Standard library only: the
-Snakefile imports this module, in every job.
-"""
+"""What Snakemake asks a scheduler for; the Snakefile imports it in every job, so nothing heavy."""
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from knnlm.plan.needs import Config, Machine, Need, Wildcards
-from knnlm.plan.shapes import UnknownShapeError
-from knnlm.plan.sizes import neighbors
-from knnlm.plan.units import INVERTED_FILES
+from knnlm.plan.needs import Machine, Need, Settings, Wildcards, seconds
+from knnlm.plan.sizes import INVERTED_FILES, UnknownModelError, neighbors
 
 MEMORY_MARGIN, TIME_MARGIN, DISK_MARGIN = 1.5, 3.0, 2.0
 LEAST_MB, LEAST_MINUTES, LEAST_DISK_MB = 1000, 10, 100
-FOLDERS = Path(__file__).parents[1] / "experiments"
-READERS = re.compile("evaluate_|explorer$")  # rules that may read neighbors; short otherwise
-MODULES = ["knnlm.plan.pipeline"]
-MODULES += [f"knnlm.experiments.{p.parent.name}.needs" for p in sorted(FOLDERS.glob("*/needs.py"))]
+# Rules without a function of their own, which are short but may hold the neighbors of a split.
+HOLD_NEIGHBORS = re.compile("evaluate_|explorer$|tune_interpolation$")
+OF_RULE = "for_"  # begins the name of the function of a rule
+ROOMS = sorted((Path(__file__).parents[1] / "experiments").glob("*/needs.py"))
+NEEDS_OF_RULES: dict[str, Callable[[Settings, Wildcards], Need]] = {
+    name.removeprefix(OF_RULE): function
+    for module in ("plan.pipeline", *(f"experiments.{path.parent.name}.needs" for path in ROOMS))
+    for name, function in vars(import_module(f"knnlm.{module}")).items()
+    if name.startswith(OF_RULE)
+}
 
 
-def _functions() -> Iterator[tuple[str, Callable[[Config, Wildcards], Need]]]:
-    """Yield the functions named as rules, of the pipeline and of every experiment."""
-    for module in map(import_module, MODULES):
-        for name, found in vars(module).items():
-            if name[0] != "_" and getattr(found, "__module__", "") == module.__name__:
-                yield name, found
-
-
-NEEDS_OF_RULES = dict(_functions())
-
-
-def need_of(config: Config, rule: str, wildcards: Wildcards) -> Need:
+def need_of(config: Settings, rule: str, wildcards: Wildcards) -> Need:
     """Return what a job of a rule needs; a rule without a function is short."""
     named = {"split": "test", "corpus": config["corpus"], **config["baseline"], **wildcards}
     if rule not in NEEDS_OF_RULES:
-        return Need(memory=3 * neighbors(config, named) if READERS.match(rule) else 0)
+        return Need(memory=3 * neighbors(config, named) if HOLD_NEIGHBORS.match(rule) else 0)
     try:
         return NEEDS_OF_RULES[rule](config, dict(wildcards))
-    except UnknownShapeError as error:
+    except UnknownModelError as error:
         engine = config["indexes"].get(wildcards.get("index"), {}).get("engine")
         return Need(gpu=engine not in INVERTED_FILES, unknown=str(error))
 
 
 def resources(
-    config: Config, machine: Machine, *, longest: int | None, gpus: Mapping[str, int]
+    config: Settings, machine: Machine, *, longest: int | None, gpus: Mapping[str, int]
 ) -> dict[str, Callable[..., int]]:
     """Return mem_mb, runtime, disk_mb and gpu of any rule, as functions that Snakemake calls.
 
@@ -62,8 +51,8 @@ def resources(
 
     def runtime(wildcards: Any, threads: int, attempt: int, rulename: str) -> int:
         need, shared = need_of(config, rulename, wildcards), gpus.get(rulename, 1)
-        seconds = TIME_MARGIN * machine.seconds(need, threads=threads, gpus=shared)
-        minutes = attempt * max(LEAST_MINUTES, math.ceil(seconds / 60))
+        planned = TIME_MARGIN * seconds(machine, need, threads=threads, gpus=shared)
+        minutes = attempt * max(LEAST_MINUTES, math.ceil(planned / 60))
         return minutes if longest is None else min(minutes, longest)
 
     def disk_mb(wildcards: Any, rulename: str) -> int:

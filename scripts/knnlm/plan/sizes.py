@@ -1,121 +1,145 @@
-"""Sizes that follow from the config: bytes and tokens of texts, queries, neighbors, examples.
-
-A count that was published is used, others are estimated. Standard library only.
-"""
+"""Sizes that follow from the config: of models, texts, queries, neighbors and datastores."""
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from knnlm.plan.needs import Config, Need, Wildcards
-from knnlm.plan.shapes import (
-    Shape,
-    UnknownShapeError,
-    shape_of_fine_tuning,
-    shape_of_model,
-    training,
-    vocabulary_of,
-)
-from knnlm.plan.units import INVERTED_FILES
+from knnlm.lm.pretrained_folder import CONFIG, read_shape
+from knnlm.plan.needs import FP32, NEIGHBOR, Settings, Wildcards
 
-SPLITS = ("train", "validation", "test")
-# Of the generated corpus, counted at 150, 1,400 and 4,000 people: a line, and shares of splits.
-GAZETTEER_BYTES, BYTES_PER_PERSON = 195_000, 2053
-SHARES = {"train": 0.772, "validation": 0.114, "test": 0.114}
-DOCUMENTS = {"train": 0.7, "validation": 0.1, "test": 0.1}  # a person
-WIKITEXT = {"train": 541_096_898, "validation": 1_144_748, "test": 1_288_556}
-WIKITEXT_2_TRAIN, BYTES_PER_DOCUMENT = 10_918_118, 15_000
-UNKNOWN_BYTES = 1e9  # of another corpus of the hub
-PUBLISHED_TOKENS = {("wikitext-103-raw-v1", "train", 33_344): 153_225_485}  # Xu et al. (2023)
-# Bytes a token of byte-level BPE at a vocabulary: counted on the generated corpus, and the last on
-# WikiText-103; in between on straight lines over the logarithm.
-BYTES_PER_TOKEN = ((1024, 2.83), (4096, 3.98), (50_257, 4.58))
+INVERTED_FILES = ("ivf_flat", "ivfpq")  # the engines with an index on disk
+KEPT_VALUES = 9  # values of the width, and of the hidden size, that a layer keeps of a token
+ASPECT = 64  # width over layers of a model of which only the size is known, as in GPT-2
 SENTENCE = 23  # tokens of a sentence of Macondo, the end-of-document token included
-NEIGHBOR = 16  # bytes of an id, a distance and a value
+SHARES = {"train": 0.772, "validation": 0.114, "test": 0.114}  # of the bytes of a generated corpus
+TRAIN_BYTES = {"wikitext-103-raw-v1": 541_096_898, "wikitext-2-raw-v1": 10_918_118}
+HELD_OUT_BYTES = {"validation": 1_144_748, "test": 1_288_556}  # of both
+PUBLISHED_TOKENS = {("wikitext-103-raw-v1", "train", 33_344): 153_225_485}  # Xu et al. (2023)
+UNKNOWN_BYTES = 1e9  # of another corpus of the hub
 
 
-def text_bytes(config: Config, corpus: str, split: str) -> float:
+class UnknownModelError(ValueError):
+    """The shape of a pretrained model cannot be read, and no setting says how large it is."""
+
+
+class ModelSize(NamedTuple):
+    """Sizes of a language model; its parameters are those of matrices."""
+
+    layers: float
+    width: float
+    ffn_width: float
+    vocabulary: float
+    block_parameters: float
+    parameters: float  # and those of embeddings and head
+
+    def forward(self, tokens: float, *, span: float, scored: float = 0.0) -> float:
+        """Return the FLOPs of reading tokens in windows of `span`, some of them with logits."""
+        a_token = 2 * self.block_parameters + 4 * self.layers * self.width * span
+        return tokens * a_token + 2 * scored * self.width * self.vocabulary
+
+    def states(self, tokens: float) -> float:
+        """Return the bytes of the hidden states of one layer."""
+        return FP32 * tokens * KEPT_VALUES * (self.width + self.ffn_width)
+
+
+def own_size(block: Settings, vocabulary: float) -> ModelSize:
+    """Return the size of a model of our own, from its settings."""
+    d, hidden, layers = block["width"], block["ffn_width"], block["layers"]
+    blocks = layers * (4 * d * d + 2 * d * hidden)
+    embeddings = ((1 if block["tied_embeddings"] else 2) * vocabulary + block["context"]) * d
+    return ModelSize(layers, d, hidden, vocabulary, blocks, blocks + embeddings)
+
+
+@cache
+def pretrained_size(name: str, size_gb: float | None) -> ModelSize:
+    """Return the size of a model in a folder or in the cache of the hub, by its config.json.
+
+    Where none can be read, the GB of the weights in fp32 say how large it is.
+
+    Raises:
+        UnknownModelError: if neither is there.
+    """
+    try:
+        found = read_shape(_config_file(name))
+    except ValueError as error:
+        if size_gb is None:
+            message = f"{name} has no config.json here that can be read, and no size_gb is set"
+            raise UnknownModelError(message) from error
+        count = size_gb * 1e9 / FP32
+        d = ASPECT * (count / 12 / ASPECT**2) ** (1 / 3)
+        return ModelSize(d / ASPECT, d, 4 * d, 50_000, count, count)
+    d, hidden = found.width, found.ffn_width
+    attention = 2 * d * d * (1 + found.key_value_heads / found.heads)  # Q and output, K and V
+    mlp = (2 if found.model_type == "gpt2" else 3) * d * hidden  # the others have gates
+    blocks, vocabulary = found.layers * (attention + mlp), found.vocabulary_size
+    embeddings = (1 if found.tied_embeddings else 2) * vocabulary * d
+    return ModelSize(found.layers, d, hidden, vocabulary, blocks, blocks + embeddings)
+
+
+def _config_file(name: str) -> Path:
+    path = Path(name) / CONFIG
+    try:
+        from huggingface_hub import try_to_load_from_cache  # asks no network
+
+        found = None if path.is_file() else try_to_load_from_cache(name, CONFIG)
+    except (ImportError, ValueError):  # no such library, or a path and no name of the hub
+        return path
+    return Path(found) if isinstance(found, str) else path
+
+
+def model_size(config: Settings, name: str, size_gb: float | None = None) -> ModelSize:
+    """Return the size of an entry of `models`, or of a pretrained model."""
+    block = config["models"].get(name, {"source": "pretrained", "model": name, "size_gb": size_gb})
+    if block["source"] == "pretrained":
+        return pretrained_size(block["model"], block.get("size_gb"))
+    tokenizer = config["tokenizers"][block["tokenizer"]]
+    trained = tokenizer.get("vocabulary_size")
+    return own_size(block, trained or pretrained_size(tokenizer["model"], None).vocabulary)
+
+
+def text_bytes(config: Settings, corpus: str, split: str) -> float:
     """Return the bytes of a split: of files, as published, or estimated."""
     block = config["corpora"][corpus]
-    name = block.get("configuration", "")
-    if block["source"] == "gazetteer":
-        return (GAZETTEER_BYTES + block["people"] * BYTES_PER_PERSON) * SHARES[split]
+    if block["source"] == "gazetteer":  # counted at 150, 1,400 and 4,000 people
+        return (195_000 + 2053 * block["people"]) * SHARES[split]
     if block["source"] == "local":  # "valid" is as good a name as "validation"
         files = sorted(Path(block["path"]).glob(f"{split.removesuffix('ation')}*.txt"))
         return files[0].stat().st_size if files else UNKNOWN_BYTES
-    if name.startswith("wikitext-2-") and split == "train":
-        return WIKITEXT_2_TRAIN
-    return WIKITEXT[split] if name.startswith("wikitext-") else UNKNOWN_BYTES
+    train = TRAIN_BYTES.get(block["configuration"], UNKNOWN_BYTES)
+    return {"train": train, **HELD_OUT_BYTES}[split]
 
 
-def tokens(config: Config, corpus: str, tokenizer: str, split: str) -> float:
+def tokens(config: Settings, corpus: str, tokenizer: str, split: str) -> float:
     """Return the tokens of a split."""
-    try:
-        size = vocabulary_of(config, tokenizer)
-    except UnknownShapeError:
-        size = BYTES_PER_TOKEN[-1][0]
+    size = config["tokenizers"][tokenizer].get("vocabulary_size", 50_257)
     known = (config["corpora"][corpus].get("configuration"), split, size)
-    (low, first), (high, last) = BYTES_PER_TOKEN[:2] if size < 4096 else BYTES_PER_TOKEN[1:]
-    ratio = first + (last - first) * math.log(size / low) / math.log(high / low)
-    return PUBLISHED_TOKENS.get(known) or text_bytes(config, corpus, split) / max(1.0, ratio)
+    # Counted bytes a token of BPE: 2.8 at a vocabulary of 1,024, 4.0 at 4,096, 4.6 at 50,257.
+    ratio = max(1.0, min(4.6, math.log2(size) / 2 - 2))
+    return PUBLISHED_TOKENS.get(known) or text_bytes(config, corpus, split) / ratio
 
 
-def queries(config: Config, model: str, corpus: str, split: str) -> float:
+def queries(config: Settings, model: str, corpus: str, split: str) -> float:
     """Return the positions of a split that a model is scored at."""
-    settings, block = config["queries"], config["corpora"][corpus]
-    documents = text_bytes(config, corpus, split) / BYTES_PER_DOCUMENT
-    if block["source"] == "gazetteer":
-        documents = max(30, block["people"] * DOCUMENTS[split])
-    spans = (settings["tokens_per_document"] or math.inf) * max(1, documents)
     every = tokens(config, corpus, config["models"][model]["tokenizer"], split)
-    return min(every, spans, settings["tokens"] or math.inf)
+    return min(every, config["queries"]["tokens"] or math.inf)
 
 
-def neighbors(config: Config, wildcards: Wildcards) -> float:
+def neighbors(config: Settings, wildcards: Wildcards) -> float:
     """Return the bytes of the neighbors of a split's queries in a datastore."""
     block = config["datastores"][wildcards["datastore"]]
     count = queries(config, block["model"], wildcards["corpus"], wildcards["split"])
     return min(count, block["queries"] or math.inf) * config["search"]["k"] * NEIGHBOR
 
 
-class Part(NamedTuple):
-    """A part of a datastore, in whole shards or blocks: its LM, entries, and bytes of each."""
-
-    shape: Shape
-    rows: float
-    key: float
-    entry: float
-    code: float  # in an inverted file
-
-
-def part_of(config: Config, wildcards: Wildcards) -> Part:
-    """Return the part of a datastore that the wildcards name, or else the whole of it."""
+def entries(config: Settings, wildcards: Wildcards) -> tuple[float, float, ModelSize]:
+    """Return the entries of a datastore or of a part, the bytes of all, and the size of its LM."""
     block = config["datastores"][wildcards["datastore"]]
-    index = config["indexes"].get(wildcards.get("index"), {})
-    model, shape = config["models"][block["model"]], shape_of_model(config, block["model"])
-    key = shape.width * (2 if block["dtype"] == "float16" else 4)
-    entry = key + (2 if shape.vocabulary <= 1 << 16 else 4)
-    code = index.get("code_bytes", 4 * shape.width) if index.get("engine") in INVERTED_FILES else 0
-    rows = block["share"] * (tokens(config, block["corpus"], model["tokenizer"], "train") - 1)
-    if "part" in wildcards:
-        unit = index.get("block_keys", 1 << int(math.log2((block["shard_mib"] << 20) / key)))
-        units, part = math.ceil(rows / unit), int(wildcards["part"])
-        first, stop = (units * n // block["parts"] * unit for n in (part, part + 1))
-        rows = min(stop, rows) - min(first, rows)
-    return Part(shape, rows, key, entry, code)
-
-
-def sentences(config: Config, town: str) -> int:
-    """Return the examples of a town of Macondo: one for each child."""
-    block = config["macondo"]["towns"][town]
-    return block["villagers_per_count"] * block["max_children"] * (block["max_children"] + 1) // 2
-
-
-def fine_tune(config: Config, name: str, *, examples: int, length: int) -> tuple[Need, Shape]:
-    """Return what an entry of `fine_tunings` needs on short texts, and the shape with all names."""
-    block, shape = config["fine_tunings"][name], shape_of_fine_tuning(config, name, names=examples)
-    batch, lora = min(block["batch_size"], examples) * length, block["lora"]
-    trained = lora and 16 * lora["rank"] * shape.width * shape.layers
-    passes = block["epochs"] * math.ceil(examples / block["batch_size"])
-    need = training(shape, block, batch=batch, passes=passes, span=length, trained=trained)
-    return need, shape
+    tokenizer, size = (
+        config["models"][block["model"]]["tokenizer"],
+        model_size(config, block["model"]),
+    )
+    count = block["share"] * (tokens(config, block["corpus"], tokenizer, "train") - 1)
+    count /= block["parts"] if "part" in wildcards else 1
+    key = size.width * (2 if block["dtype"] == "float16" else FP32)
+    return count, count * (key + (2 if size.vocabulary <= 1 << 16 else 4)), size

@@ -1,26 +1,28 @@
 """What MLPs in the place of a datastore, and the controls, need."""
 
-from dataclasses import replace
-
-from knnlm.plan.needs import Config, Need, Wildcards
-from knnlm.plan.shapes import mlp_training, training
-from knnlm.plan.sizes import part_of
+from knnlm.plan.needs import FP32, Need, Settings, Wildcards
+from knnlm.plan.pipeline import training
+from knnlm.plan.sizes import entries
 
 
-def train_mlp_replacement(config: Config, wildcards: Wildcards) -> Need:
-    """Train an MLP on every pair of a datastore, some epochs."""
-    settings, whole = config["mlp_augmentation"]["training"], part_of(config, wildcards)
-    inner = 2 * settings["hidden_multiple"] * whole.shape.width**2
-    head, pairs = whole.shape.width * whole.shape.vocabulary, settings["epochs"] * whole.rows
-    logits = settings["batch_size"] / settings["accumulation"] * whole.shape.vocabulary
-    need, buffers = mlp_training(inner, head, logits, pairs), 4 * settings["buffer_mib"] << 20
-    return replace(need, memory=need.memory + buffers, moved=pairs * whole.entry)
+def for_train_mlp_replacement(config: Settings, wildcards: Wildcards) -> Need:
+    """Train an MLP and a head on every pair of a datastore, some epochs."""
+    settings, (count, _, size) = config["mlp_augmentation"]["training"], entries(config, wildcards)
+    head, batch = size.width * size.vocabulary, settings["batch_size"] / settings["accumulation"]
+    trained = head + 2 * settings["hidden_multiple"] * size.width**2
+    return Need(
+        gpu=True,
+        memory=4 * (settings["buffer_mib"] << 20),
+        gpu_memory=FP32 * (4 * (trained + batch * size.vocabulary) + head),
+        disk=3 * FP32 * trained,
+        flops=6 * settings["epochs"] * count * trained,
+    )
 
 
-def continue_language_model(config: Config, wildcards: Wildcards) -> Need:
+def for_continue_language_model(config: Settings, wildcards: Wildcards) -> Need:
     """Train the LM on: its last layers for as many updates, or all for as many FLOPs."""
     store, settings = config["baseline"]["datastore"], config["mlp_augmentation"]["training"]
     span = config["models"][config["datastores"][store]["model"]]["context"]
-    whole, batch = part_of(config, {"datastore": store}), settings["batch_size"]
-    batch, pairs = batch / settings["accumulation"], settings["epochs"] * whole.rows
-    return training(whole.shape, settings, batch=batch, passes=pairs / batch, span=span)
+    count, _, size = entries(config, {"datastore": store})
+    batch = settings["batch_size"] / settings["accumulation"]
+    return training(size, settings, batch, settings["epochs"] * count / batch, span)

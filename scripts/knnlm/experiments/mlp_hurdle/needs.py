@@ -1,27 +1,24 @@
 """What the trainings of models with and without an MLP need."""
 
-from knnlm.plan.needs import Config, Need, Wildcards
-from knnlm.plan.shapes import own, training, vocabulary_of
-from knnlm.plan.sizes import SENTENCE, sentences
-
-VARIANTS = 4  # every MLP, without the last, without a middle one, and as many parameters
-
-
-def train_hurdle_macondo(config: Config, wildcards: Wildcards) -> Need:
-    """Train every variant on the test sentences, scoring the names as it goes."""
-    block = config["mlp_hurdle"]["macondo"]
-    return _variants(config, block, SENTENCE, sentences(config, block["town"]))
+from knnlm.experiments.mlp_hurdle.names import VARIANTS
+from knnlm.plan.needs import Need, Settings, Wildcards
+from knnlm.plan.pipeline import training
+from knnlm.plan.sizes import SENTENCE, model_size, own_size
 
 
-def train_hurdle_text(config: Config, wildcards: Wildcards) -> Need:
+def for_train_hurdle_macondo(config: Settings, wildcards: Wildcards) -> Need:
+    """Train every variant on sentences."""
+    return _every_variant(config, "macondo", SENTENCE)
+
+
+def for_train_hurdle_text(config: Settings, wildcards: Wildcards) -> Need:
     """Train every variant on windows of text."""
-    settings = config["mlp_hurdle"]
-    return _variants(config, settings["text"], settings["shape"]["context"], 0)
+    return _every_variant(config, "text", config["mlp_hurdle"]["shape"]["context"])
 
 
-def _variants(config: Config, block: Config, span: int, examples: int) -> Need:
-    model = config["datastores"][config["baseline"]["datastore"]]["model"]
-    vocabulary = vocabulary_of(config, config["models"][model]["tokenizer"])
-    shape, updates = own(config["mlp_hurdle"]["shape"], vocabulary), VARIANTS * block["updates"]
-    batch, scored = block["batch_size"] * span, examples * span * updates / block["every"]
-    return training(shape, block, batch=batch, passes=updates, span=span, scored=scored)
+def _every_variant(config: Settings, trained_on: str, span: int) -> Need:
+    settings, block = config["mlp_hurdle"], config["mlp_hurdle"][trained_on]
+    lm = config["datastores"][config["baseline"]["datastore"]]["model"]
+    size = own_size(settings["shape"], model_size(config, lm).vocabulary)
+    batch, passes = block["batch_size"] * span, len(VARIANTS) * block["updates"]
+    return training(size, block, batch, passes, span)

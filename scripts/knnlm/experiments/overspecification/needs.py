@@ -2,29 +2,24 @@
 
 from dataclasses import replace
 
-from knnlm.plan.needs import FP32, Config, Need, Wildcards
-from knnlm.plan.shapes import mlp_training
-from knnlm.plan.sizes import SENTENCE, fine_tune, sentences
+from knnlm.plan.needs import FP32, Need, Settings, Wildcards
+from knnlm.plan.pipeline import fine_tuning
+from knnlm.plan.sizes import SENTENCE
+
+POINTS = 3  # whose keys and heads are kept, and whose datastores get an MLP
 
 
-def finetune_macondo(config: Config, wildcards: Wildcards) -> Need:
-    """Fine-tune on sentences; at some points score the names, alone and with retrieval."""
-    name, settings = wildcards["fine_tuning"], config["overspecification"]
-    examples = sentences(config, config["fine_tunings"][name]["town"])
-    fit, shape = fine_tune(config, name, examples=examples, length=SENTENCE)
-    keys = examples * SENTENCE
-    kept = 3 * FP32 * shape.width * (keys + shape.vocabulary)  # keys and head of three points
-    scored = shape.forward(3 * keys, span=SENTENCE, scored=3 * examples)
-    flops = fit.flops + settings["points"] * (scored + 6 * examples * keys * shape.width)
-    memory = fit.memory + kept + 36 * examples * min(settings["k"], keys)
-    return replace(fit, flops=flops, memory=memory, disk=max(fit.disk, kept))
+def for_finetune_macondo(config: Settings, wildcards: Wildcards) -> Need:
+    """Fine-tune; at each point, scoring all names takes as long as an epoch."""
+    name, points = wildcards["fine_tuning"], config["overspecification"]["points"]
+    block = config["fine_tunings"][name]
+    town = config["macondo"]["towns"][block["town"]]
+    children = town["max_children"] * (town["max_children"] + 1) // 2  # an example each
+    examples = town["villagers_per_count"] * children
+    fit, size = fine_tuning(config, name, examples, SENTENCE)
+    kept = POINTS * FP32 * size.width * (examples * SENTENCE + size.vocabulary)
+    flops, disk = fit.flops * (1 + points / block["epochs"]), max(fit.disk, kept)
+    return replace(fit, flops=flops, memory=fit.memory + kept, disk=disk)
 
 
-def train_macondo_mlp(config: Config, wildcards: Wildcards) -> Need:
-    """Train an MLP for each of three points, and ask it and the datastore every test token."""
-    name, mlp = wildcards["fine_tuning"], config["overspecification"]["mlp"]
-    examples = sentences(config, config["fine_tunings"][name]["town"])
-    _, shape = fine_tune(config, name, examples=examples, length=SENTENCE)
-    keys, logits = examples * SENTENCE, mlp["batch_size"] * shape.vocabulary
-    inner, head = 2 * shape.width * mlp["hidden"], shape.width * shape.vocabulary
-    return mlp_training(inner, head, logits, 3 * keys * mlp["epochs"])
+for_train_macondo_mlp = for_finetune_macondo  # it takes less
