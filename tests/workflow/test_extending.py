@@ -120,11 +120,8 @@ def test_the_example_experiment_runs_and_is_in_its_place(extended):
     (folder / f"workflow/experiments/{NAME}/caption.rst").unlink()
     without_caption = extended.snakemake("--dry-run", *TINY, "all", check=False)
 
-    again = {"claims", "comparison", "cost", "environment", "settings", "report", "checksums"}
-    assert (
-        jobs
-        == {f"evaluate_{NAME}", "plot", *again, "experiments", "all"} | {"explorer_page"} & jobs
-    )
+    assert {f"evaluate_{NAME}", "plot", "claims", "report"} <= jobs
+    assert not [job for job in jobs if job.startswith(("train_", "build_", "search_", "finetune_"))]
     assert list(table["setting"]) == ["1 tokens", "10 tokens", "100 tokens"]
     assert 0 < table["value"].iloc[0] < table["value"].iloc[1] < table["value"].iloc[2] < 1
     assert (folder / f"results/tiny/figures/{NAME}.svg").stat().st_size > 0

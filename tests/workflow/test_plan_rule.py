@@ -109,6 +109,7 @@ def test_no_job_of_a_run_took_more_memory_than_it_asked_for(finished):
 
 
 def test_the_plan_is_compared_with_every_timed_rule_of_a_finished_run(finished, project):
+    (project.folder / "results").mkdir()
     (project.folder / "results/tiny").symlink_to(finished.folder / "results/tiny")
     benchmarks = finished.folder / "results/tiny/benchmarks"
 
