@@ -40,7 +40,7 @@ def settings_of_run():
                 context=model["context"],
                 tokenizer=own if (own / "tokenizer.json").is_file() else None,
             )
-    for name in experiments:
+    for name in settings["experiments"]:
         if (ROOT / f"scripts/knnlm/experiments/{name}/checks.py").is_file():
             importlib.import_module(f"knnlm.experiments.{name}.checks").check(settings)
     return settings, experiments
