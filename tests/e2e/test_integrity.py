@@ -134,7 +134,7 @@ def test_a_second_run_in_one_folder_is_refused_and_harms_nothing(copied_results,
 @pytest.mark.slow
 def test_a_cache_serves_two_checkouts_and_only_what_is_the_same(tmp_path):
     (tmp_path / "cache").mkdir()
-    neighbors = "neighbors/base/seed0/ivf_flat/validation"
+    neighbors = "neighbors/base/seed0/ivf_flat/gazetteer/validation"
     first, second = (Project(new_folder(tmp_path / name)) for name in ("first", "second"))
     runs = [(first, "tiny"), (second, "other")]
     for project, _ in runs:
