@@ -20,16 +20,16 @@ def own_tables(project: Project, run: str) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_an_lm_of_one_corpus_is_scored_on_another_with_a_datastore_of_it(copied):
+def test_an_lm_of_one_corpus_is_scored_on_another_with_a_datastore_of_it(project):
     overlay = yaml.safe_load(BLOCKS["second_corpus.yaml"])
     overlay["corpora"]["other"]["people"] = 150
-    (copied.folder / "second.yaml").write_text(yaml.safe_dump(overlay))
-    (copied.folder / "results/tiny").rename(copied.folder / "results/second-corpus")
+    overlay["baseline"] = {"control": None, "indexes": ["exact"]}
+    (project.folder / "second.yaml").write_text(yaml.safe_dump(overlay))
 
-    copied.snakemake("knn_perplexity", "--configfile", TINY[0].split("=")[1], "second.yaml")
+    project.snakemake("knn_perplexity", "--configfile", TINY[0].split("=")[1], "second.yaml")
 
-    results = copied.folder / "results/second-corpus"
-    table = own_tables(copied, "second-corpus")
+    results = project.folder / "results/second-corpus"
+    table = own_tables(project, "second-corpus")
     assert set(table["corpus"]) == {"other"}
     store = read_manifest(results / "datastores/base/seed0", kind="datastore")
     tokens = {name: results / f"corpora/{name}/tokens/own" for name in ("gazetteer", "other")}
