@@ -1,5 +1,6 @@
 """Exact search finds what the definition says, ties and all, on every path."""
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -7,8 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from retrieval_artifacts import datastore_of, nearest_by_definition
 
-from knnlm.retrieval.engines.exact import search_exact, squared_distances
-from knnlm.retrieval.engines.nearest import sort_neighbors
+from knnlm.retrieval.engines.exact import (
+    CONFIDENCE,
+    add_keys,
+    search_exact,
+    squared_distances,
+)
+from knnlm.retrieval.engines.nearest import no_neighbors, sort_neighbors
 from knnlm.retrieval.engines.scorers import FaissScorer
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
@@ -73,6 +79,47 @@ def test_far_from_the_origin_where_the_matrix_product_loses_all_digits(device):
     expected_ids, expected = nearest_by_definition(queries, keys, 5)
     np.testing.assert_array_equal(ids, expected_ids)
     np.testing.assert_array_equal(distances, expected)
+
+
+def test_where_rounding_hides_neighbors_behind_others_every_key_is_compared(device, monkeypatch):
+    # faiss takes the matrix product, which rounds, from so many queries on; by default 128,000
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", 1)
+    rng = np.random.default_rng(7)
+    keys = (rng.uniform(0, 20, (20_000, 8)) + 30_000).astype(np.float32)
+    queries = (rng.uniform(0, 20, (64, 8)) + 30_000).astype(np.float32)
+
+    ids, distances = search_exact(
+        queries, datastore_of(keys, rows_per_shard=4096), k=5, device=device
+    )
+
+    expected_ids, expected = nearest_by_definition(queries, keys, 5)
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_allclose(distances, expected, rtol=1e-6)
+
+
+class UnluckyScorer(FaissScorer):
+    """Rough distances are above the true ones by as much as sums of rounded terms may be."""
+
+    def candidates(self, queries, n, limit):
+        columns, exact = nearest_by_definition(queries, self.keys, self.n_keys)
+        norms, roundings = np.linalg.norm(self.keys, axis=1), self.keys.shape[1] + 4
+        size = (np.linalg.norm(queries, axis=1)[:, None] + norms[columns]) ** 2  # of the terms
+        rough = exact + CONFIDENCE * np.sqrt(roundings) * self.error * size
+        order = np.argsort(rough, axis=1)[:, :n]
+        found = (np.take_along_axis(array, order, axis=1) for array in (rough, columns))
+        return tuple(found)
+
+
+def test_the_largest_rounding_error_hides_no_neighbor():
+    rng = np.random.default_rng(8)
+    keys = (rng.uniform(0, 20, (90, 8)) + 30_000).astype(np.float32)
+    queries = (rng.uniform(0, 20, (64, 8)) + 30_000).astype(np.float32)
+    ids, distances = no_neighbors(len(queries), 5)
+
+    for start in (0, 45):
+        add_keys(ids, distances, queries, start, UnluckyScorer(keys[start : start + 45]))
+
+    np.testing.assert_array_equal(ids, nearest_by_definition(queries, keys, 5)[0])
 
 
 def test_every_entry_can_be_asked_for(device):

@@ -98,6 +98,16 @@ def test_offsets_move_a_text_as_a_whole_and_leave_room_for_it():
     assert "position_ids" not in epochs().batch(0)
 
 
+def test_each_text_of_a_batch_has_an_offset_of_its_own():
+    texts = Texts(np.zeros((64, 5), int), np.full(64, 5), np.full(64, 4))
+    order = epochs(texts, batch_size=64, positions="offset")
+    offsets = np.stack([order.batch(number)["position_ids"][:, 0] for number in range(50)])
+
+    equal = (offsets[:, :-1] == offsets[:, 1:]).mean()
+
+    assert equal == pytest.approx(1 / 12, abs=0.02)  # from 0 to 16 - 5, independent of each other
+
+
 def test_a_text_beyond_the_context_is_refused():
     with pytest.raises(ValueError, match="at most 4 tokens, the model's context, got one of 5"):
         epochs(context=4)

@@ -16,7 +16,7 @@ from knnlm.evidence.tables import select
 from knnlm.experiments.conversational import finetuning
 from knnlm.experiments.conversational.figure import draw
 from knnlm.experiments.conversational.finetuning import finetune_conversational
-from knnlm.experiments.conversational.table import KIND, evaluate
+from knnlm.experiments.conversational.table import KIND, FineTunedChat, evaluate
 from knnlm.experiments.shared.chat_names import LOSS, METHODS, NAME
 from knnlm.experiments.shared.fine_tuning import FineTuning
 from knnlm.runtime.artifacts import ArtifactError, verify_checksums
@@ -273,6 +273,18 @@ def test_the_best_epoch_is_chosen_on_held_out_questions(runs, tables):
         scores = load_file(run / "train" / "epochs" / f"000{best}.safetensors")
         row = {"setting": "best", "split": "test", "metric": NAME, "seed": str(seed)}
         assert value(table, **row) == pytest.approx(scores["name_test"].mean())
+
+
+def test_the_best_epoch_is_validation_s_where_others_would_choose_another():
+    means = {"train": (-3, -2, -1, 0), "validation": (-3, -1, -2, -3), "test": (-3, -2, 0, -1)}
+    epochs = [
+        {f"answer_{split}": np.full(2, of_split[epoch]) for split, of_split in means.items()}
+        for epoch in range(4)
+    ]
+
+    chat = FineTunedChat({}, examples=None, facts={}, epochs={"train": epochs, "test": epochs})
+
+    assert chat.best == 1
 
 
 def test_curves_have_every_epoch_of_both_trainings(tables):

@@ -1,22 +1,29 @@
 """The experiment on a small corpus whose artifacts are written by hand."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
 from scored_run_artifacts import (
     BASELINE,
     CORPUS,
+    FIRST_WORD,
     LENGTH,
     N_DOCUMENTS,
     N_WORDS,
     SEEDS,
     SETTINGS,
+    WORDS,
+    write_queries,
     write_run,
     write_text_and_tokens,
 )
 
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import COLUMNS, read_table, select, write_table
+from knnlm.evidence.token_classes import COUNT_BINS
+from knnlm.experiments.knn_perplexity.classes import classes_of
 from knnlm.experiments.knn_perplexity.figure import draw
 from knnlm.experiments.knn_perplexity.table import evaluate
 from knnlm.lm.scoring import load_queries
@@ -44,6 +51,9 @@ def tables(inputs):
 @pytest.fixture(scope="module")
 def table(tables):
     return tables["table"]
+
+
+OTHER_OPTIMUM = ("base/seed1", "base/seed1/ivfpq")  # of which test has another than validation
 
 
 def value(table, **names):
@@ -96,6 +106,44 @@ def test_the_tuned_row_scores_test_at_the_settings_that_validation_chose(inputs,
     )
 
 
+def best_by_hand(inputs, place, split):
+    """Return k, temperature and lmbda with the least nll on a split, by the definition."""
+    model, index = place
+    (queries,) = of(inputs["queries"], model, split)
+    (found,) = of(inputs["neighbors"], index, split)
+    block = np.load(found / "block-00000.npz")
+    lm = np.exp(np.load(queries / "lm_log_probs.npy"))
+    hits = block["values"] == np.load(queries / "targets.npy")[:, None]
+    distances = block["distances"].astype(np.float64)
+    unit, nll = distances.mean(), {}
+    for k, share in product((1, 2, 8), np.geomspace(0.05, 5.0, 5)):
+        weights = np.exp(-distances[:, :k] / (share * unit))
+        knn = (weights * hits[:, :k]).sum(axis=1) / weights.sum(axis=1)
+        for lmbda in np.linspace(0.05, 0.95, 10):
+            mixed = (1 - lmbda) * lm + lmbda * knn
+            nll[k, share * unit, lmbda] = -np.log(mixed).mean()
+    return min(nll, key=nll.get)
+
+
+@pytest.mark.parametrize("index", ["exact", "ivfpq"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_tuned_is_the_best_on_validation_by_brute_force(inputs, table, seed, index):
+    place = (f"base/seed{seed}", f"base/seed{seed}/{index}")
+
+    rows = select(table, setting=f"{index}/tuned", seed=str(seed), split="validation")
+
+    tuned = rows.set_index("metric")["value"]
+    expected = best_by_hand(inputs, place, "validation")
+    assert tuned[["k", "temperature", "lmbda"]].tolist() == pytest.approx(expected)
+
+
+def test_test_would_have_chosen_another_k_temperature_and_lmbda(inputs):
+    """What makes the test before this one fail if a point were tuned on test."""
+    on = {split: best_by_hand(inputs, OTHER_OPTIMUM, split) for split in ("validation", "test")}
+
+    assert all(a != pytest.approx(b) for a, b in zip(*on.values(), strict=True))
+
+
 def test_the_published_settings_are_always_a_row(inputs, table):
     (queries,) = of(inputs["queries"], "base/seed0", "test")
     (found,) = of(inputs["neighbors"], "base/seed0/exact", "test")
@@ -135,6 +183,27 @@ def test_the_gains_of_classes_that_part_the_tokens_add_up_to_the_whole(table, fa
     assert parts["n"].sum() == whole["n"].item()
     total = (parts["value"] * parts["n"]).sum()
     assert total == pytest.approx(whole["value"].item() * whole["n"].item(), rel=1e-9)
+
+
+def test_a_class_is_that_of_the_target_and_its_count_is_that_of_train(tmp_path):
+    text, tokens = write_text_and_tokens(tmp_path)
+    names = {"model": "base", "seed": "0", "split": "test"}
+    queries = load_queries(write_queries(tmp_path, tokens, **names))
+    counts = dict(zip(WORDS, (1, 3, 11, 51, 301, 0, 2), strict=True))  # on test all have about 57
+    told = " ".join(word for word, count in counts.items() for _ in range(count))
+    (text / "train.txt").write_text(told)
+
+    masks = classes_of(text, tokens, queries)
+
+    targets = np.array([*[""] * FIRST_WORD, *WORDS])[queries.targets]
+    for (label, last), first in zip(COUNT_BINS.items(), (0, 1, 3, 11, 51), strict=True):
+        inside = [word for word, count in counts.items() if first <= count <= last]
+        np.testing.assert_array_equal(masks[f"train count: {label}"], np.isin(targets, inside))
+    np.testing.assert_array_equal(masks["train count: > 300"], targets == "the")
+    np.testing.assert_array_equal(masks["shape: number"], targets == "1815")
+    np.testing.assert_array_equal(masks["shape: line end"], targets == "")
+    tells = (queries.positions + 1) % LENGTH == 1  # the first word of a document
+    np.testing.assert_array_equal(~masks["fact: none"], tells)
 
 
 def test_facts_are_told_apart_by_whether_train_tells_them(table):

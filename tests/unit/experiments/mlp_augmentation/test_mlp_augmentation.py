@@ -18,6 +18,7 @@ from scored_run_artifacts import called, write_point
 
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, tidy, write_table
+from knnlm.experiments.mlp_augmentation import table as mlp_augmentation_table
 from knnlm.experiments.mlp_augmentation.controls import equal_flops_updates, train_control
 from knnlm.experiments.mlp_augmentation.cost import flops_of_search, storage_of
 from knnlm.experiments.mlp_augmentation.figure import draw
@@ -80,15 +81,15 @@ SEED_0 = {"seed": "0"}
 STORE = {"datastore": "base", **SEED_0}
 
 
-def macondo_table(seeds=(0, 1), mlp=(4.0, 3.0)):
-    """Return a table of overspecification: an LM of 5 for each seed, an MLP as given."""
+def macondo_table(seeds=(0, 1), lm=(5.0, 5.0), mlp=(4.0, 3.0)):
+    """Return a table of overspecification: LM and MLP of each seed as given."""
     rows = [
         {"experiment": "overspecification", "model": "base", "split": "test", "seed": seed}
         | {"setting": "end/all", "metric": metric, "n": 300, "unit": "perplexity"}
         | {"method": method, "value": value}
         for metric in ("child_perplexity", "perplexity_per_token")
-        for seed, ours in zip(seeds, mlp, strict=True)
-        for method, value in {"lm": 5.0, "mlp_lm": ours}.items()
+        for seed, theirs, ours in zip(seeds, lm, mlp, strict=True)
+        for method, value in {"lm": theirs, "mlp_lm": ours}.items()
     ]
     foreign = rows[0] | {"metric": "child_log_likelihood", "unit": "nats"}
     return tidy([*rows, foreign])
@@ -192,6 +193,24 @@ def test_the_mlp_is_mixed_with_the_weight_that_validation_chose(folders, table, 
     for way, log_probs in {"interpolated": mixed, "alone": mlp["test"]}.items():
         found = value(table, "mlp", f"{head}/{way}", "perplexity_per_token")
         assert found == pytest.approx(np.exp(-log_probs.mean()))
+
+
+def test_the_weight_is_validation_s_where_test_would_choose_another(folders, monkeypatch):
+    lm = {len(q.targets): q.lm_log_probs for q in map(load_queries, inputs_of(folders)["queries"])}
+    n_test, n_validation = sorted(lm)
+    better = {n_validation: 0.5, n_test: -0.5}  # than the LM, in nats
+    monkeypatch.setattr(
+        mlp_augmentation_table,
+        "replacement_log_probs",
+        lambda module, hidden, targets: lm[len(targets)] + better[len(targets)],
+    )
+
+    table = evaluate(inputs_of(folders), SETTINGS)["table"]
+
+    assert value(table, "mlp", "random/interpolated", "lmbda") == pytest.approx(0.9)
+    worse = -np.log(0.1 + 0.9 * np.exp(-0.5))  # which 0.1, the best on test, would make less
+    found = value(table, "mlp", "random/interpolated", "nats_per_token_vs_lm")
+    assert found == pytest.approx(worse)
 
 
 def test_without_weight_the_mixture_is_the_lm_itself():
@@ -319,6 +338,17 @@ def test_macondo_is_taken_over_with_changes_paired_within_a_seed():
     assert changes.loc["0", "value"] == pytest.approx(-20)
     assert changes.loc["all", "value"] == pytest.approx(100 * (np.sqrt(0.8 * 0.6) - 1))
     assert changes.loc["all", "ci_low"] < -40 < -20 < changes.loc["all", "ci_high"]
+
+
+def test_a_change_is_against_the_lm_of_its_own_seed():
+    theirs = macondo_table(lm=(5.0, 10.0), mlp=(4.0, 8.0))
+
+    rows = tidy(macondo_rows(theirs, experiment="mlp_augmentation"))
+
+    changes = select(rows, method="mlp", metric="child_perplexity_change_vs_lm")
+    assert changes[["value"]].to_numpy() == pytest.approx(-20)
+    overall = select(changes, seed="all")[["ci_low", "ci_high"]].to_numpy()
+    assert overall == pytest.approx(-20)
 
 
 def test_the_table_and_the_figure_have_the_same_bytes_every_time(table, tmp_path):

@@ -265,6 +265,25 @@ def test_the_best_point_is_chosen_on_held_out_sentences_and_never_on_test(runs):
         np.testing.assert_array_equal(kept["lm_test"], scores[int(np.argmax(means))]["lm_test"])
 
 
+def test_the_best_point_is_that_of_validation_where_test_would_choose_another(
+    towns, checkpoint, tmp_path, monkeypatch
+):
+    means = {"train": (-3, -2, -1), "validation": (-3, -1, -2), "test": (-1, -3, -2)}
+    at = iter(range(SETTINGS["points"]))
+
+    def score(*args, **kwargs):
+        found, point = score_children(*args, **kwargs), next(at)
+        return found | {f"lm_{s}": np.full(12 * 6, float(of[point])) for s, of in means.items()}
+
+    monkeypatch.setattr(finetuning, "score_children", score)
+
+    output = finetune(tmp_path / "tuned" / "seed0", towns[0], checkpoint)
+
+    contents = read_manifest(output, kind="macondo_fine_tuning")["contents"]
+    assert contents["best"] == contents["points"][1]
+    assert set(load_file(output / "best.safetensors")["lm_test"]) == {-3.0}
+
+
 def test_names_that_join_the_vocabulary_are_counted(runs):
     contents = read_manifest(runs["fine_tuned"][0], kind="macondo_fine_tuning")["contents"]
 
@@ -473,6 +492,40 @@ def test_a_choice_is_the_best_of_its_grid_on_its_sentences_and_scored_on_test(
     assert (values["temperature"], values["lmbda"]) == pytest.approx(best)
     gain = mixtures[best]["test"] - found["lm_test"].mean()
     assert values["child_log_likelihood_vs_lm"] == pytest.approx(gain)
+
+
+def test_only_the_oracle_is_chosen_on_test(runs):
+    folders = (runs[name][0] for name in ("fine_tuned", "mlp", "macondo"))
+    run = read_fine_tuned(*folders, names={}, settings=SETTINGS, fine_tuning=FINE_TUNING)
+    # In nats above the LM at 0.2, 0.1 and 1.0 mean distances, and of the MLP.
+    gains = {"validation": ([-1, 1, -2], 1), "test": ([-1, -2, 1], -1)}
+    end = dict(run.kept["end"])
+    for split, (knn, mlp) in gains.items():
+        end[f"knn_{split}"] = end[f"lm_{split}"][:, None] + knn
+        end[f"mlp_{split}"] = end[f"lm_{split}"] + mlp
+
+    rows = dataclasses.replace(run, kept={**run.kept, "end": end}).rows()
+
+    chosen = {
+        (row["setting"].removeprefix("end/all/"), row["method"], row["metric"]): row["value"]
+        for row in rows
+        if row["setting"].startswith("end/all/")
+    }
+    metrics = ("temperature", "lmbda", "child_log_likelihood_vs_lm")
+    expected = {
+        ("chosen on held-out sentences", "knn_lm"): (0.1, 0.9, -2),
+        ("chosen on held-out sentences", "mlp_lm"): (None, 0.9, -1),
+        ("oracle, chosen on test", "knn_lm"): (1.0, 0.9, 1),
+        ("oracle, chosen on test", "mlp_lm"): (None, 0.1, -1),
+    }
+    for key, (temperature, lmbda, gain) in expected.items():
+        values = [chosen.get((*key, metric)) for metric in metrics]
+        assert values == [temperature, *map(pytest.approx, [lmbda, mixed_gain(lmbda, gain)])]
+
+
+def mixed_gain(lmbda, gain):
+    """Return how much likelier than the LM its mixture with something so much likelier is."""
+    return np.log(1 - lmbda + lmbda * np.exp(gain))
 
 
 @pytest.mark.parametrize(("child_names", "added"), [("added", 1), ("existing", 0)])

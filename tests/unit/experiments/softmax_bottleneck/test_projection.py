@@ -272,6 +272,31 @@ def test_project_stops_at_the_first_update_that_changes_the_mean_kl_by_less(tole
     assert stopped.kl_trace[-1] == pytest.approx(float(final), abs=1e-5)
 
 
+@pytest.mark.xfail(strict=True, reason="issue 15, A.3: Adam overshoots, and a rise is a change")
+def test_project_does_not_stop_at_a_rise():
+    mixture = a_mixture()
+
+    def walk(tolerance):
+        return project(
+            lambda z: z @ mixture.lm_head.T,
+            mixture.lm_hidden,
+            mixture,
+            direction="p||f",
+            lr=0.1,
+            tolerance=tolerance,
+            max_steps=200,
+            tile=N,
+        ).kl_trace
+
+    changes = np.diff(walk(None))
+    rise = int(np.argmax(changes > 0))
+    assert changes[rise] < np.abs(changes[:rise]).min()  # a tolerance that only the rise is below
+
+    trace = walk(changes[rise] * 1.01)
+
+    assert trace[-1] < trace[-2]
+
+
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_at_lmbda_0_the_lm_is_where_project_stays(direction):
     mixture = a_mixture(lmbda=0.0)

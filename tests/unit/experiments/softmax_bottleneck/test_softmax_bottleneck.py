@@ -20,6 +20,7 @@ from scored_run_artifacts import called, of_another_seed, write_point
 
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, write_table
+from knnlm.experiments.softmax_bottleneck import table as softmax_bottleneck_table
 from knnlm.experiments.softmax_bottleneck import walks as softmax_bottleneck_walks
 from knnlm.experiments.softmax_bottleneck.checks import check
 from knnlm.experiments.softmax_bottleneck.convex_projection import optimum
@@ -202,12 +203,15 @@ def test_positions_are_of_all_documents(folders, problem):
     assert len(np.unique(queries.documents[problem.places])) == N_DOCUMENTS
 
 
-def test_the_target_is_the_knn_lm_of_the_stored_neighbors(folders, problem):
+@pytest.mark.parametrize("k", [2, K])
+def test_the_target_is_the_knn_lm_of_the_k_nearest_stored_neighbors(folders, k):
     queries, found = read_scored(folders)
+    problem = load_problem(inputs_of(folders), POINT._replace(k=k), positions=POSITIONS)
 
     log_probs = problem.mixture.log_probs(slice(None))
 
-    knn = knn_log_probs(found.distances, found.values, queries.targets, temperature=20.0)
+    nearest = (found.distances[:, :k], found.values[:, :k])
+    knn = knn_log_probs(*nearest, queries.targets, temperature=20.0)
     expected = -mix_log_probs(queries.lm_log_probs, knn, POINT.lmbda)[problem.places]
     actual = -log_probs.gather(1, problem.targets[:, None]).squeeze(1)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
@@ -287,6 +291,37 @@ def test_lm_and_knn_lm_are_those_of_the_sampled_positions(folders, table):
     gap = value(table, method="knn_lm", setting="published", metric="perplexity_gap")
     assert gap == pytest.approx(np.exp(-lm.mean()) - published)
     assert value(table, metric="documents") == N_DOCUMENTS
+
+
+@pytest.mark.parametrize(("method", "share"), [("lm", 0), ("knn_lm", 1)])
+def test_the_share_of_the_gap_is_paired_with_lm_and_knn_lm_position_by_position(
+    folders, monkeypatch, method, share
+):
+    """A projection that predicts as the LM, or as the kNN-LM, has its share in every resample."""
+    queries, found = read_scored(folders)
+    points = {"tuned": POINT, "published": Point(**PUBLISHED)}
+
+    def nll_of(target, places):
+        k, temperature, lmbda = points[target]
+        nearest = (found.distances[places, :k], found.values[places, :k])
+        knn = knn_log_probs(*nearest, queries.targets[places], temperature=temperature)
+        lm = queries.lm_log_probs[places]
+        return {"lm": -lm, "knn_lm": -mix_log_probs(lm, knn, lmbda)}[method]
+
+    def read(folder, places):
+        solved = read_optima(folder, places)
+        return {unit: of | {"nll": nll_of(unit.target, places)} for unit, of in solved.items()}
+
+    monkeypatch.setattr(softmax_bottleneck_table, "read_optima", read)
+
+    table = evaluate_seeds(folders)
+
+    for name in points:
+        rows = select(table, method="head", setting=f"{name}/optimum/own")
+        shares = select(rows, metric="share_of_gap")[["value", "ci_low", "ci_high"]]
+        differences = select(rows, metric=f"nats_per_token_vs_{method}")
+        np.testing.assert_allclose(shares, [[share] * 3], atol=1e-9)
+        np.testing.assert_allclose(differences[shares.columns], [[0] * 3], atol=1e-12)
 
 
 def test_every_estimate_has_an_interval_around_it_and_every_row_the_number_of_positions(table):
