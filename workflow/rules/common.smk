@@ -6,13 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))  # the library, for this file and the others
 
 from knnlm.lm.pretrained_folder import check_pretrained_folder
-from knnlm.runtime.experiments import read_experiments, with_experiments
+from knnlm.runtime.experiments import read_experiments, read_yaml, with_experiments
 from knnlm.runtime.fingerprint import fingerprint as fingerprint_of
 from knnlm.runtime.relations import check_relations
 from knnlm.runtime.settings import SettingsError, deep_merge, resolve
@@ -23,8 +21,8 @@ LONGEST_PATH = 1  # priority of the jobs that most others wait for; 0 is the def
 
 def settings_of_run():
     """Return the merged settings and all experiments, after every check that needs no job."""
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
-    shared = yaml.safe_load((ROOT / "config.yaml").read_text())
+    schema = read_yaml(ROOT / "workflow/schemas/config.schema.yaml")
+    shared = read_yaml(ROOT / "config.yaml")
     experiments = read_experiments(ROOT)
     defaults, schema = with_experiments(shared, schema, experiments.values())
     # Snakemake laid the command line over config.yaml; laid over the scale again, it wins there too.

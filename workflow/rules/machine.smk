@@ -4,7 +4,7 @@ import shutil
 
 from knnlm.plan.resources import resources as resources_of
 
-HARDWARE = yaml.safe_load((ROOT / "data/hardware.yaml").read_text())
+HARDWARE = read_yaml(ROOT / "data/hardware.yaml")
 OF_PROFILE = workflow.resource_settings.overwrite_resources
 LIMITS = OF_PROFILE.get("plan", {})
 LONGEST_JOB = LIMITS["limit_runtime"].value if "limit_runtime" in LIMITS else None

@@ -50,6 +50,12 @@ class Experiment:
         return "confirm" in self.settings
 
 
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds, by libyaml where it is there: every job reads settings."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+
+
 def read_experiments(root: Path) -> dict[str, Experiment]:
     """Return all experiments by name, in the order of the report.
 
@@ -73,7 +79,7 @@ def _read(root: Path, folder: Path) -> Experiment:
             f"the experiment {folder.name} has no {', no '.join(missing)}; add what is missing "
             "(docs/extending.md), or remove its folder from workflow/experiments"
         )
-    block = yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8"))
+    block = read_yaml(folder / "settings.yaml")
     given = set(block) if isinstance(block, Mapping) else set()
     if not {"order", "settings", "schema"} <= given <= set(KEYS):
         raise SettingsError(
