@@ -14,7 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a longer run kill each step more often; its counts stand in docs/measurements."""
-    parser.addoption("--kills", dest="kills", type=int, default=3, help="SIGKILLs for each step")
+    parser.addoption("--kills", dest="kills", type=int, default=2, help="SIGKILLs for each step")
     parser.addoption("--flips", type=int, default=2, help="flipped bytes for each kind of file")
 
 
