@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     build_corpus(
-        Target(
-            Path(snakemake.output.text), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         corpus=snakemake.params.corpus,
         cache=Path("data/downloads"),
     )

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0])
     join_parts(
-        Target(
-            Path(snakemake.output.datastore),
-            snakemake.params.fingerprint,
-            dict(snakemake.wildcards),
-        ),
+        Target.of(snakemake),
         kind="datastore",
         parts=[*map(Path, snakemake.input.parts)],
     )

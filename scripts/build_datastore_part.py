@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     build_datastore_part(
-        Target(
-            Path(snakemake.output.part), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         model=Path(snakemake.input.model),
         tokens=Path(snakemake.input.tokens),
         datastore=snakemake.params.datastore,

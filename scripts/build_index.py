@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0])
     build_index(
-        Target(
-            Path(snakemake.output.index), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         index=snakemake.params.index,
         datastore=[*map(Path, snakemake.input.datastore)],
         head=[*map(Path, snakemake.input.head)],

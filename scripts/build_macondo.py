@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     build_macondo(
-        Target(
-            Path(snakemake.output.macondo), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         macondo=snakemake.params.macondo,
         tokenizer=Path(snakemake.input.tokenizer[0]) if snakemake.input.tokenizer else None,
         sources=Path("data/sources.csv"),

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     build_conversations(
-        Target(
-            Path(snakemake.output.conversations),
-            snakemake.params.fingerprint,
-            dict(snakemake.wildcards),
-        ),
+        Target.of(snakemake),
         town=snakemake.params.town,
         tokenizer=Path(snakemake.input.tokenizer[0]) if snakemake.input.tokenizer else None,
         sources=Path("data/sources.csv"),

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     train_control(
-        Target(
-            Path(snakemake.output.control),
-            snakemake.params.fingerprint,
-            dict(snakemake.wildcards),
-        ),
+        Target.of(snakemake),
         model=Path(snakemake.input.model),
         tokens=Path(snakemake.input.tokens),
         settings=snakemake.params.settings,

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     encode_index_part(
-        Target(
-            Path(snakemake.output.part), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         datastore=Path(snakemake.input.datastore),
         head=Path(snakemake.input.head),
         part=Part(int(snakemake.wildcards.part), snakemake.params.parts),

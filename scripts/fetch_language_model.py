@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     fetch_language_model(
-        Target(
-            Path(snakemake.output.model), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         tokenizer=Path(snakemake.input.tokenizer),
         model=snakemake.params.model,
     )

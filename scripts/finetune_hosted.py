@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     finetune_hosted(
-        Target(
-            Path(snakemake.output.fine_tuned),
-            snakemake.params.fingerprint,
-            dict(snakemake.wildcards),
-        ),
+        Target.of(snakemake),
         plan=Path(snakemake.input.plan),
         conversations=Path(snakemake.input.conversations),
         settings=snakemake.params.settings,

@@ -14,18 +14,8 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     finetune_macondo(
-        Target(
-            Path(snakemake.output.fine_tuned),
-            snakemake.params.fingerprint,
-            dict(snakemake.wildcards),
-        ),
-        FineTuning(
-            settings=snakemake.params.fine_tuning,
-            model=Path(snakemake.input.model) if snakemake.input.model else None,
-            tokenizer=Path(snakemake.input.tokenizer) if snakemake.input.tokenizer else None,
-            shape=snakemake.params.shape,
-            cache=Path("data/downloads"),
-        ),
+        Target.of(snakemake),
+        FineTuning.of(snakemake),
         macondo=Path(snakemake.input.macondo),
         scores=snakemake.params.scores,
     )

@@ -15,17 +15,8 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     project_distributions(
-        Target(
-            Path(snakemake.output.projections),
-            snakemake.params.fingerprint,
-            dict(snakemake.wildcards),
-        ),
-        inputs=ProjectionInputs(
-            model=Path(snakemake.input.model),
-            queries=Path(snakemake.input.queries),
-            neighbors=Path(snakemake.input.neighbors),
-            site=snakemake.params.site,
-        ),
+        Target.of(snakemake),
+        inputs=ProjectionInputs.of(snakemake),
         point=read_tuned(Path(snakemake.input.point)).point,
         settings=snakemake.params.settings,
     )

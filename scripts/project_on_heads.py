@@ -15,17 +15,8 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     project_on_heads(
-        Target(
-            Path(snakemake.output.optima),
-            snakemake.params.fingerprint,
-            dict(snakemake.wildcards),
-        ),
-        inputs=ProjectionInputs(
-            model=Path(snakemake.input.model),
-            queries=Path(snakemake.input.queries),
-            neighbors=Path(snakemake.input.neighbors),
-            site=snakemake.params.site,
-        ),
+        Target.of(snakemake),
+        inputs=ProjectionInputs.of(snakemake),
         others=[*map(Path, snakemake.input.others)],
         points={
             TUNED: read_tuned(Path(snakemake.input.point)).point,

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     score_queries(
-        Target(
-            Path(snakemake.output.queries), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         model=Path(snakemake.input.model),
         tokens=Path(snakemake.input.tokens),
         queries=snakemake.params.queries,

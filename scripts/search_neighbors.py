@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0])
     merge_neighbors(
-        Target(
-            Path(snakemake.output.neighbors),
-            snakemake.params.fingerprint,
-            dict(snakemake.wildcards),
-        ),
+        Target.of(snakemake),
         parts=[*map(Path, snakemake.input.parts)],
     )

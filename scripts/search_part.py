@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     search_part(
-        Target(
-            Path(snakemake.output.part), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         datastore=Path(snakemake.input.datastore),
         index=Path(snakemake.input.index),
         queries=Path(snakemake.input.queries),

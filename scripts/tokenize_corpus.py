@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     tokenize_corpus(
-        Target(
-            Path(snakemake.output.tokens), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         text=Path(snakemake.input.text),
         tokenizer=Path(snakemake.input.tokenizer),
         minimum_tokens=snakemake.params.minimum_tokens,

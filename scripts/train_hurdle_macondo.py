@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     own = snakemake.input.tokenizer
-    target = Target(
-        Path(snakemake.output.curves), snakemake.params.fingerprint, dict(snakemake.wildcards)
-    )
+    target = Target.of(snakemake)
     task = macondo_task(
         Path(snakemake.input.macondo),
         Path(own) if own else snakemake.params.tokenizer,

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
-    target = Target(
-        Path(snakemake.output.curves), snakemake.params.fingerprint, dict(snakemake.wildcards)
-    )
+    target = Target.of(snakemake)
     task = text_task(
         Path(snakemake.input.tokens),
         Path(snakemake.input.tokenizer),

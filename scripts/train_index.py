@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     train_index(
-        Target(
-            Path(snakemake.output.head), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         datastore=Path(snakemake.input.datastore),
         index=snakemake.params.index,
     )

@@ -16,9 +16,7 @@ if __name__ == "__main__":
     share(snakemake.resources)
     trunk = snakemake.input.get("trunk")
     train_language_model(
-        Target(
-            Path(snakemake.output.model), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         tokens=Path(snakemake.input.tokens),
         tokenizer=Path(snakemake.input.tokenizer),
         model=snakemake.params.model,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     train_macondo_mlp(
-        Target(Path(snakemake.output.mlp), snakemake.params.fingerprint, dict(snakemake.wildcards)),
+        Target.of(snakemake),
         fine_tuned=Path(snakemake.input.fine_tuned),
         mlp=snakemake.params.mlp,
         scores=snakemake.params.scores,

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     train_replacement(
-        Target(
-            Path(snakemake.output.replacement),
-            snakemake.params.fingerprint,
-            dict(snakemake.wildcards),
-        ),
+        Target.of(snakemake),
         datastore=Path(snakemake.input.datastore),
         model=Path(snakemake.input.model),
         settings=snakemake.params.settings,

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     build_tokenizer(
-        Target(
-            Path(snakemake.output.tokenizer),
-            snakemake.params.fingerprint,
-            dict(snakemake.wildcards),
-        ),
+        Target.of(snakemake),
         text=Path(snakemake.input.text[0]) if snakemake.input.text else None,
         tokenizer=snakemake.params.tokenizer,
         cache=Path("data/downloads"),

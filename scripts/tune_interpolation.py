@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     tune_interpolation(
-        Target(
-            Path(snakemake.output.point), snakemake.params.fingerprint, dict(snakemake.wildcards)
-        ),
+        Target.of(snakemake),
         queries=Path(snakemake.input.queries),
         neighbors=Path(snakemake.input.neighbors),
         grid=snakemake.params.grid,

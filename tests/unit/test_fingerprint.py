@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from knnlm.runtime.fingerprint import fingerprint, import_closure
+from knnlm.runtime.fingerprint import code_of, fingerprint, import_closure
 
 SOURCES = {
     "scripts/score.py": "from knnlm.lm.scoring import score\n\nscore()\n",
@@ -32,7 +32,7 @@ def project(tmp_path) -> Path:
 
 
 def of(project, script="scripts/score.py", **settings):
-    return fingerprint(project, script, settings)
+    return fingerprint(code_of(project, script), settings)
 
 
 def edit(project, name, text):
@@ -78,6 +78,16 @@ def test_comments_docstrings_and_dates_change_nothing(project):
         "scripts/knnlm/lm/scoring.py",
         SOURCES["scripts/knnlm/lm/scoring.py"].replace("Score.", "Score well."),
     )
+
+    assert of(project) == before
+
+
+def test_a_data_file_that_a_docstring_names_is_no_part_of_the_code(project):
+    before = of(project)
+    (project / "scripts/knnlm/text/other.yaml").write_text("{}")
+
+    words = SOURCES["scripts/knnlm/text/words.py"]
+    edit(project, "scripts/knnlm/text/words.py", f'"""Words, see other.yaml."""\n{words}')
 
     assert of(project) == before
 

@@ -93,12 +93,15 @@ NAMES = {"datastore": "base", "seed": "0", "index": "exact", "corpus": "gazettee
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """Queries, and the neighbors of some of them."""
-    folder = tmp_path_factory.mktemp("stored")
+    return stored_of(tmp_path_factory.mktemp("stored"))
+
+
+def stored_of(folder, split="validation"):
+    """Write queries, and the neighbors of some of them."""
     lm = write_inputs(folder)
     queries = {"tokens": 60, "tokens_per_document": 25, "stride": 4, "seed": 0}
     datastore = {"site": SITE, "stride": 4, "dtype": "float16", "shard_mib": 16}
-    write_scored(folder / "queries", queries=queries, **lm)
+    write_scored(folder / "queries", queries=queries, split=split, **lm)
     make_datastore(folder / "datastore", **datastore, **lm)
     make_index(folder / "index", datastore=folder / "datastore", index={"engine": "exact"})
     inputs = {role: folder / role for role in ("datastore", "index", "queries")}
@@ -116,6 +119,13 @@ def written(folder, stored, **changes):
     path = path_of(folder, NAMES | changes)
     tune_interpolation(Target(path, "f", NAMES | changes), **stored, grid=GRID)
     return path
+
+
+def test_nothing_is_tuned_on_test(tmp_path):
+    stored = stored_of(tmp_path, split="test")
+
+    with pytest.raises(ArtifactError, match=r"of validation to tune on, got .*queries, of test"):
+        written(tmp_path, stored)
 
 
 def test_what_is_read_is_what_was_tuned_to_the_last_bit(stored, tmp_path):

@@ -1,5 +1,6 @@
 # The settings of a run, checked before any job starts, and what rules make of them. No rules.
 
+import functools
 import importlib
 import math
 import os
@@ -11,7 +12,7 @@ sys.path.insert(0, str(ROOT / "scripts"))  # the library, for this file and the 
 
 from knnlm.lm.pretrained_folder import check_pretrained_folder
 from knnlm.runtime.experiments import read_experiments, read_yaml, with_experiments
-from knnlm.runtime.fingerprint import fingerprint as fingerprint_of
+from knnlm.runtime.fingerprint import code_of, fingerprint as fingerprint_of
 from knnlm.runtime.relations import check_relations
 from knnlm.runtime.settings import SettingsError, deep_merge, resolve
 from snakemake.exceptions import WorkflowError
@@ -59,6 +60,7 @@ if SHARED and not Path(CACHE).is_dir():
         "make it (mkdir -p) or unset the variable, or jobs would fail at their end"
     )
 CONDA = str(ROOT / f"envs/macondo{'' if config['scale'] == 'cpu' else '-gpu'}.yaml")
+code_once = functools.cache(code_of)  # all jobs of a rule, and many rules, run the same code
 
 
 def names_in(block, **having):
@@ -88,9 +90,9 @@ wildcard_constraints:
 def fingerprint(script, *, imports=None, threads=None, **used):
     """Return the params function of a rule: it changes with the code and settings that it uses.
 
-    `imports` is the module that a script that serves several rules imports by name. `used` names blocks of the
-    config; its value is True for the whole block, or the wildcard that chooses an entry of it, as
-    in models="model", or a function of the wildcards.
+    `imports` is the module that a script imports by name if it serves several rules. `used` names
+    blocks of the config; its value is True for the whole block, or the wildcard that chooses an
+    entry of it, as in models="model", or a function of the wildcards.
     """
 
     def of(wildcards):
@@ -101,6 +103,6 @@ def fingerprint(script, *, imports=None, threads=None, **used):
             else:
                 chosen[block] = config[block] if by is True else config[block][wildcards[by]]
         modules = [imports.format(**dict(wildcards))] if imports else []
-        return fingerprint_of(ROOT, script, chosen, modules=modules)
+        return fingerprint_of(code_once(ROOT, script, *modules), chosen)
 
     return of

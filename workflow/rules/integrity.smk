@@ -14,7 +14,7 @@ for shared in workflow.rules if SHARED else []:
 
 
 rule checksums:
-    """Record the checksums of what no manifest lists, as tables and figures, when all is done."""
+    """Record the checksum of every file of the run, when all else is done."""
     input:
         rules.report.input,
         rules.report.output,

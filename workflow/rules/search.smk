@@ -76,7 +76,6 @@ rule search_fused_part:
         ),
         threads=config["threads"]["search"],
         datastore=lookup(dpath="datastores/{datastore}", within=config),
-        index=lookup(dpath="indexes/{index}", within=config),
         search=config["search"],
     script:
         "../../scripts/search_fused_part.py"

@@ -22,9 +22,6 @@ from knnlm.lm.architecture import (
     architecture_of,
     require_sites,
 )
-from knnlm.lm.architecture import FFN_INPUT_AFTER as FFN_INPUT_AFTER
-from knnlm.lm.architecture import FFN_INPUT_BEFORE as FFN_INPUT_BEFORE
-from knnlm.lm.architecture import OUTPUT_AFTER as OUTPUT_AFTER
 
 
 class _Enough(Exception):  # noqa: N818 (it stops a forward pass, it is no error)

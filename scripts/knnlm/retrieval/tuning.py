@@ -19,6 +19,7 @@ from knnlm.retrieval.neighbors import load_neighbors
 from knnlm.runtime.artifacts import (
     ArtifactError,
     identity,
+    read_manifest,
     rebuild_hint,
     require_origin,
     save_json,
@@ -198,9 +199,12 @@ def tune_interpolation(
         grid: see `tune`.
 
     Raises:
-        ArtifactError: if the neighbors are of other queries.
+        ArtifactError: if the queries are of another split, or the neighbors of other queries.
         ValueError: see `tune`.
     """
+    split = read_manifest(queries, kind="queries")["names"]["split"]
+    if split != "validation":
+        raise ArtifactError(f"expected queries of validation to tune on, got {queries}, of {split}")
     made_from = {"queries": identity(queries, kind="queries")}
     require_origin(neighbors, kind="neighbors", role="queries", expected=made_from["queries"])
     made_from["neighbors"] = identity(neighbors, kind="neighbors")

@@ -16,16 +16,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LIBRARY = "knnlm"
-DATA = re.compile(r"[\w/]+\.(?:yaml|txt|html|css|js)\b")  # names of data files in a string
+DATA = re.compile(r"(?<![\w/])[\w/]++\.(?:yaml|txt|html|css|js)\b")  # names of data files
 
 
-def fingerprint(root: Path, script: str, settings: Any, *, modules: Iterable[str] = ()) -> str:
-    """Return the SHA-256 of a script, of every library module that it imports, and of settings.
+def fingerprint(code: str, settings: Any) -> str:
+    """Return the SHA-256 of what `code_of` says of a script, and of the settings of a job.
+
+    Args:
+        code: of the script; jobs of one rule share it.
+        settings: what the rule takes from the config (and its wildcards): JSON values.
+    """
+    described = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{described}{code}".encode()).hexdigest()
+
+
+def code_of(root: Path, script: str, *modules: str) -> str:
+    """Return the SHA-256 of a script, of every library module that it imports, and of their data.
 
     Args:
         root: the folder of the Snakefile.
         script: the script, relative to `root`.
-        settings: what the rule takes from the config (and its wildcards): JSON values.
         modules: library modules that the script imports by a name it is given.
 
     Raises:
@@ -33,7 +43,6 @@ def fingerprint(root: Path, script: str, settings: Any, *, modules: Iterable[str
         SyntaxError: naming file and line, if a module cannot be parsed.
     """
     digest = hashlib.sha256()
-    digest.update(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode())
     source = root / Path(script).parent
     named = [source.joinpath(*module.split(".")).with_suffix(".py") for module in modules]
     for path in import_closure([root / script, *named], source):
@@ -101,7 +110,6 @@ def _read(path: Path, modified: int) -> _Source:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     imported: set[str] = set()
-    data: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, documented) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
@@ -109,7 +117,6 @@ def _read(path: Path, modified: int) -> _Source:
             imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            data |= set(DATA.findall(node.value))
     library = sorted(name for name in imported if name.split(".")[0] == LIBRARY)
-    return _Source(tuple(library), tuple(sorted(data)), ast.dump(tree).encode())
+    meaning = ast.dump(tree)
+    return _Source(tuple(library), tuple(sorted({*DATA.findall(meaning)})), meaning.encode())

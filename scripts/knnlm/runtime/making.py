@@ -13,9 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from knnlm.runtime.artifacts import MANIFEST, canonical_json, write_manifest
+from knnlm.runtime.logs import Progress
+from knnlm.runtime.signals import stop_if_asked
+
+Unit = TypeVar("Unit")
 
 
 class Target(NamedTuple):
@@ -31,6 +35,12 @@ class Target(NamedTuple):
     output: Path
     fingerprint: str
     names: Mapping[str, str] = {}
+
+    @classmethod
+    def of(cls, job: Any) -> "Target":
+        """Return what a Snakemake job makes: the one output of its rule."""
+        (output,) = job.output
+        return cls(Path(output), job.params.fingerprint, dict(job.wildcards))
 
     @property
     def seed(self) -> int:
@@ -87,6 +97,25 @@ def making(
             checksums=made.checksums,
         )
         publish(made.folder, target.output)
+
+
+def each_missing(files: Mapping[Unit, Path], *, label: str, name: str) -> Iterator[Unit]:
+    """Yield the units of an artifact that are not made yet; leave between two if asked to.
+
+    Args:
+        files: the file of each unit, written when all of the unit is done.
+        label: of the step, for its progress.
+        name: of the units, in the plural.
+
+    Raises:
+        SystemExit: after SIGTERM, when the unit at hand is made.
+    """
+    missing = [unit for unit, file in files.items() if not file.is_file()]
+    progress = Progress(label, total=len(files), unit=name, done=len(files) - len(missing))
+    for unit in missing:
+        yield unit
+        progress.update(progress.done + 1)
+        stop_if_asked()
 
 
 def partial_folder(output: Path, fingerprint: str, made_from: Mapping[str, str]) -> Path:

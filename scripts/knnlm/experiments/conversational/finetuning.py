@@ -15,14 +15,12 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from knnlm.experiments.shared.chat_names import SCORED
-from knnlm.experiments.shared.fine_tuning import FineTuning, Training, is_trained
+from knnlm.experiments.shared.fine_tuning import LOG, FineTuning, Training
 from knnlm.lm.chat import Chats, chat_folder, read_chat_template, score_answers, tokenize_chats
 from knnlm.lm.process import this_process
 from knnlm.lm.training import Evaluation
 from knnlm.runtime.artifacts import atomic_path, identity, read_manifest, save_json
-from knnlm.runtime.logs import Progress
-from knnlm.runtime.making import Target, making
-from knnlm.runtime.signals import stop_if_asked
+from knnlm.runtime.making import Target, each_missing, making
 from knnlm.text.macondo.chat import CHAT_TEMPLATE
 from knnlm.text.macondo.conversations import KIND as CONVERSATIONS
 from knnlm.text.macondo.conversations import read_conversations
@@ -60,10 +58,8 @@ def finetune_conversational(
         settings={"fine_tuning": settings, "trained_tokens": trained_tokens, "seed": target.seed},
         publishes=is_main,
     ) as made:
-        missing = [name for name in SCORED if not is_trained(made.folder / name)]
-        done = len(SCORED) - len(missing)
-        progress = Progress("fine-tuning", total=len(SCORED), unit="trainings", done=done)
-        for trained_on in missing:
+        logs = {name: made.folder / name / LOG for name in SCORED}
+        for trained_on in each_missing(logs, label="fine-tuning", name="trainings"):
             start = _start(conversations, fine_tuning, seed=target.seed)
             if is_main:
                 facts = start.facts | {"answers_only": int(answers_only)}
@@ -73,8 +69,6 @@ def finetune_conversational(
                 start.model, texts, settings, seed=target.seed, answers_only=answers_only
             )
             _run(training, start, trained_on, folder=made.folder / trained_on)
-            progress.update(progress.done + 1)
-            stop_if_asked()
         made.contents |= {"epochs": settings["epochs"]}
 
 

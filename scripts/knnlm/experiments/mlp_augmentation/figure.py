@@ -73,8 +73,8 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: `table` of `evaluate`; with several LM seeds their means are drawn.
     """
-    table = over_seeds(tables["table"])
-    table = table[table["corpus"] != CORPUS]  # Macondo has a figure of its own
+    table = tables["table"]
+    table = over_seeds(table[table["corpus"] != CORPUS])  # Macondo has a figure of its own
     lines = lines_of(table)
     height = MARGIN + ROW_HEIGHT * len(lines)
     figure = Figure(figsize=(FULL_WIDTH, height), layout="constrained")

@@ -12,9 +12,8 @@ from knnlm.experiments.mlp_hurdle.tasks import Task
 from knnlm.experiments.mlp_hurdle.variants import count_parameters, create_variant, variant_of
 from knnlm.lm.training import Evaluation, Journal, Recipe, train
 from knnlm.runtime.artifacts import atomic_path
-from knnlm.runtime.logs import LOGGER, Progress
-from knnlm.runtime.making import Target, making
-from knnlm.runtime.signals import stop_if_asked
+from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.making import Target, each_missing, making
 
 STATES = "states"  # folder of the trainings in progress
 
@@ -46,19 +45,13 @@ def train_variants(
         settings={"shape": dict(shape), "training": dict(settings), "seed": seed},
     ) as made:
         curves = {variant: made.folder / f"{variant}.parquet" for variant in VARIANTS}
-        done = sum(curve.is_file() for curve in curves.values())
-        progress = Progress("trainings", total=len(VARIANTS), unit="variants", done=done)
-        for variant, curve in curves.items():
-            if curve.is_file():
-                continue
+        for variant in each_missing(curves, label="trainings", name="variants"):
             LOGGER.info("training %s", variant)
             states = made.folder / STATES / variant
             rows = _train(task, variant, shape=shape, settings=settings, seed=seed, states=states)
-            with atomic_path(curve) as temporary:
+            with atomic_path(curves[variant]) as temporary:
                 table = pd.DataFrame(rows).rename(columns={"loss": LOSS})
                 table.to_parquet(temporary, index=False)
-            progress.update(progress.done + 1)
-            stop_if_asked()
         shutil.rmtree(made.folder / STATES, ignore_errors=True)
         made.contents |= {
             "metric": task.metric,

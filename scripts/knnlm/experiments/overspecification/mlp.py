@@ -21,9 +21,8 @@ from knnlm.retrieval.datastore import in_memory
 from knnlm.retrieval.interpolation import knn_log_probs
 from knnlm.retrieval.mlp_replacement import MlpReplacement, replacement_log_probs, train_on_pairs
 from knnlm.runtime.artifacts import identity, read_manifest
-from knnlm.runtime.logs import LOGGER, Progress
-from knnlm.runtime.making import Target, making
-from knnlm.runtime.signals import stop_if_asked
+from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.making import Target, each_missing, making
 from knnlm.text.macondo.town import SPLITS
 
 TRAINING = "training"  # folder of the state of the training in progress
@@ -56,9 +55,7 @@ def train_macondo_mlp(
         steps = {"early": contents["early"], "best": contents["best"], "end": contents["updates"]}
         files = {point: made.folder / f"{point}.safetensors" for point in KEPT}
         done = {steps[p]: load_file(file) for p, file in files.items() if file.is_file()}
-        missing = [point for point, file in files.items() if not file.is_file()]
-        progress = Progress("MLPs", total=len(KEPT), unit="points", done=len(KEPT) - len(missing))
-        for point in missing:
+        for point in each_missing(files, label="MLPs", name="points"):
             if steps[point] not in done:
                 LOGGER.info("MLP for the point %s, after %s updates", point, f"{steps[point]:,}")
                 done[steps[point]] = _answers(
@@ -71,8 +68,6 @@ def train_macondo_mlp(
                 )
             save_tensors(files[point], done[steps[point]])
             shutil.rmtree(made.folder / TRAINING, ignore_errors=True)
-            progress.update(progress.done + 1)
-            stop_if_asked()
         made.contents |= {"points": list(KEPT)}
 
 

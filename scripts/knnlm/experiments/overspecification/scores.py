@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from knnlm.lm.anatomy import FFN_INPUT_BEFORE, apply_f, apply_g, capture
+from knnlm.lm.anatomy import apply_f, apply_g, capture
+from knnlm.lm.architecture import FFN_INPUT_BEFORE
 from knnlm.lm.finetuning import Texts
 from knnlm.lm.likelihood import log_likelihood_in_tiles
 from knnlm.retrieval.datastore import Datastore, in_memory

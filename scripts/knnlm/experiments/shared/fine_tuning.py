@@ -36,6 +36,18 @@ class FineTuning:
     shape: Mapping[str, Any] | str | None
     cache: Path
 
+    @classmethod
+    def of(cls, job: Any) -> "FineTuning":
+        """Return the fine-tuning that a Snakemake job is for."""
+        model, tokenizer = job.input.model, job.input.tokenizer
+        return cls(
+            settings=job.params.fine_tuning,
+            model=Path(model) if model else None,
+            tokenizer=Path(tokenizer) if tokenizer else None,
+            shape=job.params.shape,
+            cache=Path("data/downloads"),
+        )
+
     @property
     def pretrained(self) -> str:
         """Folder or hub name of the pretrained model that has the vocabulary, if none is ours."""
@@ -113,7 +125,7 @@ class Training:
             evaluation: what joins the log.
             log_every: updates between two rows of the log.
         """
-        if is_trained(folder):
+        if (folder / LOG).is_file():
             return
         rows = train(
             NextToken(self.model),
@@ -132,8 +144,3 @@ class Training:
             with atomic_path(folder / LOG) as temporary:
                 pd.DataFrame(rows).to_parquet(temporary, index=False)
             (folder / STATE).unlink(missing_ok=True)
-
-
-def is_trained(folder: Path) -> bool:
-    """Return whether a training has ended: its log is written last."""
-    return (folder / LOG).is_file()

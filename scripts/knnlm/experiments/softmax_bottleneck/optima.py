@@ -7,6 +7,7 @@ nearer to p than its optimum.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,10 +35,9 @@ from knnlm.lm.anatomy import head_weight
 from knnlm.lm.model import load_model
 from knnlm.retrieval.tuning import Point
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
-from knnlm.runtime.logs import LOGGER, Progress
-from knnlm.runtime.making import Target, making
+from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.making import Target, each_missing, making
 from knnlm.runtime.places import places
-from knnlm.runtime.signals import stop_if_asked
 
 OPTIMA = "optima"
 OWN = "own"
@@ -106,17 +106,14 @@ def project_on_heads(
         apart={"points": str(described)},
     ) as made:
         made.contents |= {"optima": [unit._asdict() for unit in units]}
-        missing = [unit for unit in units if not (made.folder / unit.file).is_file()]
-        progress = Progress(
-            "optima", total=len(units), unit="heads", done=len(units) - len(missing)
+        problem_of = lru_cache(maxsize=1)(  # units of one target follow each other
+            lambda name: load_problem(inputs, points[name], positions=settings["positions"])
         )
-        for point in dict.fromkeys(unit.target for unit in missing):
-            problem = load_problem(inputs, points[point], positions=settings["positions"])
-            for unit in (unit for unit in missing if unit.target == point):
-                head = _head(unit.head, problem, heads).to(problem.targets.device)
-                _solve(unit, problem, head, made.folder, settings)
-                progress.update(progress.done + 1)
-                stop_if_asked()
+        files = {unit: made.folder / unit.file for unit in units}
+        for unit in each_missing(files, label="optima", name="heads"):
+            problem = problem_of(unit.target)
+            head = _head(unit.head, problem, heads).to(problem.targets.device)
+            _solve(unit, problem, head, made.folder, settings)
 
 
 def read_optima(folder: Path, sampled: NDArray[np.int64]) -> dict[Unit, Arrays]:

@@ -13,7 +13,7 @@ head and f can start there too.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,6 +50,12 @@ class ProjectionInputs(NamedTuple):
     queries: Path
     neighbors: Path
     site: str
+
+    @classmethod
+    def of(cls, job: Any) -> "ProjectionInputs":
+        """Return the folders that a Snakemake job reads."""
+        folders = (Path(job.input[role]) for role in ("model", "queries", "neighbors"))
+        return cls(*folders, site=job.params.site)
 
     def origins(self) -> dict[str, str]:
         """Return the identity of each folder by its role.

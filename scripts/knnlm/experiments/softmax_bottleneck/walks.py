@@ -29,9 +29,8 @@ from knnlm.experiments.softmax_bottleneck.scores import (
 )
 from knnlm.retrieval.tuning import Point
 from knnlm.runtime.artifacts import read_manifest
-from knnlm.runtime.logs import LOGGER, Progress
-from knnlm.runtime.making import Target, making
-from knnlm.runtime.signals import stop_if_asked
+from knnlm.runtime.logs import LOGGER
+from knnlm.runtime.making import Target, each_missing, making
 
 PROJECTIONS = "projections"
 DIRECTIONS: dict[Direction, str] = {"f||p": "f_p", "p||f": "p_f"}  # and in names of files
@@ -98,14 +97,10 @@ def project_distributions(
         apart={"point": str(point)},
     ) as made:
         made.contents |= {"walks": [walk._asdict() for walk in walks]}
-        missing = [walk for walk in walks if not (made.folder / walk.file).is_file()]
-        done = len(walks) - len(missing)
-        progress = Progress("projection", total=len(walks), unit="walks", done=done)
         problem = load_problem(inputs, point, positions=settings["positions"])
-        for walk in missing:
+        files = {walk: made.folder / walk.file for walk in walks}
+        for walk in each_missing(files, label="projection", name="walks"):
             _take(walk, problem, last_layers, made.folder, tile=settings["tile"])
-            progress.update(progress.done + 1)
-            stop_if_asked()
 
 
 def read_walks(folder: Path, places: NDArray[np.int64]) -> dict[Walk, Arrays]:

@@ -11,7 +11,8 @@ import torch
 
 import knnlm.experiments.mlp_augmentation.continuation as module
 from knnlm.experiments.mlp_augmentation.continuation import LastLayers, continue_training, untied
-from knnlm.lm.anatomy import FFN_INPUT_BEFORE, capture
+from knnlm.lm.anatomy import capture
+from knnlm.lm.architecture import FFN_INPUT_BEFORE
 from knnlm.lm.model import create_model, load_model, save_model
 from knnlm.lm.pretraining import next_token_loss
 from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest, write_manifest

@@ -21,7 +21,7 @@ from knnlm.evidence.tables import read_table, select, tidy, write_table
 from knnlm.experiments.mlp_augmentation import table as mlp_augmentation_table
 from knnlm.experiments.mlp_augmentation.controls import equal_flops_updates, train_control
 from knnlm.experiments.mlp_augmentation.cost import flops_of_search, storage_of
-from knnlm.experiments.mlp_augmentation.figure import draw
+from knnlm.experiments.mlp_augmentation.figure import draw, lines_of
 from knnlm.experiments.mlp_augmentation.macondo import macondo_rows
 from knnlm.experiments.mlp_augmentation.stored_replacement import (
     load_replacement,
@@ -361,6 +361,17 @@ def test_the_table_and_the_figure_have_the_same_bytes_every_time(table, tmp_path
 
     for kind in ("csv", "svg", "png"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
+def test_means_over_the_seeds_of_macondo_hide_no_row_of_the_corpus(table):
+    macondo, corpus = (table[(table["corpus"] == "macondo") == kind] for kind in (True, False))
+    assert "all" in set(macondo["seed"])  # the LM has one seed, Macondo has several
+    assert "all" not in set(corpus["seed"])
+
+    labels = [label.get_text() for label in draw({"table": table}).axes[0].get_yticklabels()]
+
+    assert labels[0] == "kNN-LM, exact"
+    assert labels == [row.label for row in lines_of(corpus)]
 
 
 def test_a_replacement_of_another_model_is_an_error(folders):

@@ -23,7 +23,8 @@ from knnlm.experiments.overspecification.rows import read_fine_tuned
 from knnlm.experiments.overspecification.scores import read_states, score_children
 from knnlm.experiments.overspecification.table import evaluate
 from knnlm.experiments.shared.fine_tuning import FineTuning
-from knnlm.lm.anatomy import FFN_INPUT_AFTER, FFN_INPUT_BEFORE, capture
+from knnlm.lm.anatomy import capture
+from knnlm.lm.architecture import FFN_INPUT_AFTER, FFN_INPUT_BEFORE
 from knnlm.lm.finetuning import Texts
 from knnlm.lm.starting_point import starting_model
 from knnlm.runtime.artifacts import ArtifactError, read_manifest, verify_checksums
