@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--people", type=int, default=1400)
     started = time.process_time()
-    splits = compose(seed=0, people=parser.parse_args().people).splits
+    splits = compose(seed=0, people=parser.parse_args().people, held_out=0.11).splits
     seconds = time.process_time() - started
     texts = {split: "".join(article.text for article in made) for split, made in splits.items()}
     size = sum(len(text.encode()) for text in texts.values()) / 1e6

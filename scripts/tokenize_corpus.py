@@ -16,5 +16,5 @@ if __name__ == "__main__":
         Target.of(snakemake),
         text=Path(snakemake.input.text),
         tokenizer=Path(snakemake.input.tokenizer),
-        minimum_tokens=snakemake.params.minimum_tokens,
+        needed=snakemake.params.needed,
     )

@@ -30,6 +30,7 @@ MODEL = {
         "precision": "fp32",
         "validate_every": 12,
         "validation_tokens": 60,
+        "early_stopping": None,
         "save_every": 7,
     },
 }

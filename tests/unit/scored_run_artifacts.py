@@ -22,7 +22,7 @@ SEEDS = (0, 1)
 SPLITS = ("validation", "test")
 BASELINE = {
     "datastore": "base",
-    "control": "longer",
+    "control": {"datastore": "longer", "seeds": list(SEEDS)},
     "index": "exact",
     "indexes": ["exact", "ivfpq"],
     "grid": {
@@ -37,7 +37,7 @@ SETTINGS = {
     "corpus": CORPUS,
     "lm_seeds": list(SEEDS),
     "baseline": BASELINE,
-    "datastores": {"base": {"model": "base", "corpus": CORPUS}},
+    "datastores": {name: {"model": name, "corpus": CORPUS} for name in ("base", "longer")},
 }
 
 
@@ -166,7 +166,7 @@ def write_run(
     seeds=SEEDS,
     generated=True,
     models=("base", "longer"),
-    datastores=("base",),
+    datastores=("base", "longer"),
     indexes=("exact", "ivfpq"),
     searched=None,
 ):
@@ -180,16 +180,17 @@ def write_run(
     inputs |= {"neighbors": [], "tuned": []}
     for datastore, seed, index in product(datastores, seeds, indexes):
         names = {"datastore": datastore, "seed": str(seed), "index": index}
+        model = datastore if datastore in models else "base"
         found = {
             split: write_neighbors(
-                root, queries["base", seed, split], searched=searched, split=split, **names
+                root, queries[model, seed, split], searched=searched, split=split, **names
             )
             for split in SPLITS
         }
         point = root / f"tuned/{datastore}/seed{seed}/{index}/{CORPUS}.json"
         tune_interpolation(
             Target(point, "f", names | {"corpus": CORPUS}),
-            queries=queries["base", seed, "validation"],
+            queries=queries[model, seed, "validation"],
             neighbors=found["validation"],
             grid=BASELINE["grid"],
         )

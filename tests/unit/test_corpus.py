@@ -97,7 +97,13 @@ def test_an_unknown_source_is_named_with_the_known_ones(tmp_path):
 
 
 def test_the_gazetteer_is_a_corpus(tmp_path):
-    corpus = {"source": "gazetteer", "seed": 0, "people": 60, "register": "articles"}
+    corpus = {
+        "source": "gazetteer",
+        "seed": 0,
+        "people": 60,
+        "held_out": 0.25,
+        "register": "articles",
+    }
 
     output = build(tmp_path, corpus, name="gazetteer")
 

@@ -141,8 +141,8 @@ def test_the_artifact_holds_every_split_and_what_it_was_made_from(tmp_path, text
     made = tmp_path / "tokenizer"
     build_tokenizer(Target(made, "f"), text=text, tokenizer=block, cache=tmp_path)
 
-    few = dict.fromkeys(SPLITS, 1)
-    tokenize_corpus(Target(tmp_path / "tokens", "f"), text=text, tokenizer=made, minimum_tokens=few)
+    few = {split: {"a text": 1} for split in SPLITS}
+    tokenize_corpus(Target(tmp_path / "tokens", "f"), text=text, tokenizer=made, needed=few)
 
     verify_checksums(tmp_path / "tokens", kind="tokens")
     manifest = read_manifest(tmp_path / "tokens", kind="tokens")
@@ -165,9 +165,12 @@ def test_a_split_too_short_for_a_window_or_k_is_named_before_anything_expensive(
     made = tmp_path / "tokenizer"
     block = {"source": "trained", "vocabulary_size": 290}
     build_tokenizer(Target(made, "f"), text=text, tokenizer=block, cache=tmp_path)
-    needed = {"train": 1, "validation": 10**9, "test": 1}
+    few, many = {"search.k": 1}, {"search.k": 1, "models.base.context": 10**9}
+    needed = {"train": few, "validation": many, "test": few}
 
-    with pytest.raises(ValueError, match=r"the validation split has .*at least 1,000,000,000; use"):
-        tokenize_corpus(
-            Target(tmp_path / "tokens", "f"), text=text, tokenizer=made, minimum_tokens=needed
-        )
+    with pytest.raises(
+        ValueError,
+        match=r"the validation split to have at least 1,000,000,000 tokens, which models\.base\."
+        r"context asks for, got 1,500; use more text",
+    ):
+        tokenize_corpus(Target(tmp_path / "tokens", "f"), text=text, tokenizer=made, needed=needed)

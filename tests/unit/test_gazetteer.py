@@ -21,7 +21,7 @@ from knnlm.text.gazetteer.engine import Draws, Grammar, Line, Table, read_langua
 from knnlm.text.gazetteer.world import Knowledge, Record
 from knnlm.text.gazetteer.writer import FactSpan, Style, Writer
 
-PEOPLE = 60
+PEOPLE, HELD_OUT = 60, 0.2055
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 # sha256 of train.txt, validation.txt and test.txt together, at seed 1 and 60 people. A change of
@@ -34,7 +34,7 @@ HASHES = {
 
 @pytest.fixture(scope="module")
 def gazetteer():
-    return compose(seed=1, people=PEOPLE)
+    return compose(seed=1, people=PEOPLE, held_out=HELD_OUT)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def records(gazetteer):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("gazetteer")
-    write_gazetteer(path, seed=1, people=PEOPLE, register="articles")
+    write_gazetteer(path, seed=1, people=PEOPLE, held_out=HELD_OUT, register="articles")
     return path
 
 
@@ -63,7 +63,7 @@ def sentences(article):
 
 @pytest.mark.parametrize("register", HASHES)
 def test_the_bytes_of_a_seed_never_change(register):
-    splits = compose(seed=1, people=PEOPLE, register=register).splits
+    splits = compose(seed=1, people=PEOPLE, held_out=HELD_OUT, register=register).splits
 
     text = "".join(article.text for split in splits.values() for article in split)
 
@@ -74,7 +74,8 @@ def test_two_hash_seeds_write_the_same_files(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         "from knnlm.text.gazetteer.corpus import write_gazetteer\n"
-        "write_gazetteer(Path(sys.argv[1]), seed=3, people=60, register='articles')"
+        "sizes = dict(people=60, held_out=0.2055)\n"
+        "write_gazetteer(Path(sys.argv[1]), seed=3, register='articles', **sizes)"
     )
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(SCRIPTS)}
@@ -88,7 +89,7 @@ def test_two_hash_seeds_write_the_same_files(tmp_path):
 
 
 def test_another_seed_is_another_town(gazetteer):
-    other = compose(seed=2, people=PEOPLE)
+    other = compose(seed=2, people=PEOPLE, held_out=HELD_OUT)
 
     titles = [{article.title for article in each.splits["train"]} for each in (gazetteer, other)]
     assert len(titles[0] & titles[1]) < len(titles[0]) / 2  # the guilds are the same
@@ -152,7 +153,7 @@ def test_every_article_states_facts_and_has_its_title(articles):
 
 
 def test_the_registers_tell_the_same_knowledge_in_other_words(gazetteer):
-    chronicle = compose(seed=1, people=PEOPLE, register="chronicle")
+    chronicle = compose(seed=1, people=PEOPLE, held_out=HELD_OUT, register="chronicle")
 
     assert chronicle.knowledge.nats == gazetteer.knowledge.nats
     assert [article.title for article in chronicle.splits["test"]] == [
@@ -184,7 +185,9 @@ def test_no_more_than_one_sentence_without_fact_stands_for_two_events(monkeypatc
 
 @pytest.mark.parametrize("register", HASHES)
 def test_sentences_begin_with_a_capital(register):
-    for split in compose(seed=4, people=PEOPLE, register=register).splits.values():
+    for split in compose(
+        seed=4, people=PEOPLE, held_out=HELD_OUT, register=register
+    ).splits.values():
         for article in split:
             for sentence in sentences(article):
                 assert re.match(r'("\s)?[A-Z]', sentence), sentence
@@ -192,7 +195,9 @@ def test_sentences_begin_with_a_capital(register):
 
 @pytest.mark.parametrize("register", HASHES)
 def test_articles_agree_with_the_sound_that_follows(register):
-    for split in compose(seed=4, people=PEOPLE, register=register).splits.values():
+    for split in compose(
+        seed=4, people=PEOPLE, held_out=HELD_OUT, register=register
+    ).splits.values():
         for article in split:
             for article_word, following in re.findall(r"\b([Aa]n?) (\w+)", article.text):
                 silent = re.match(r"hour|heir|honest|honou", following.lower())
@@ -378,7 +383,7 @@ def test_the_told_share_counts_a_fact_of_a_document_once():
 
 
 def test_documents_cover_the_text_without_gaps(folder):
-    for split, articles in compose(seed=1, people=PEOPLE).splits.items():
+    for split, articles in compose(seed=1, people=PEOPLE, held_out=HELD_OUT).splits.items():
         text = (folder / f"{split}.txt").read_bytes().decode("utf-8")
         starts = np.load(folder / f"{split}.documents.npy")
         assert starts.dtype == np.int64
@@ -433,7 +438,9 @@ def test_no_article_stands_in_two_splits(gazetteer):
 
 
 def test_the_settings_are_returned_for_print(tmp_path):
-    printed = write_gazetteer(tmp_path, seed=1, people=PEOPLE, register="chronicle")
+    printed = write_gazetteer(
+        tmp_path, seed=1, people=PEOPLE, held_out=HELD_OUT, register="chronicle"
+    )
 
     assert printed["register"] == "chronicle"
     assert printed["test_documents"] >= 30
@@ -444,9 +451,9 @@ def test_an_unknown_register_is_refused_with_the_known_ones():
     with pytest.raises(
         ValueError, match=r"unknown register 'verse'; known are articles, chronicle"
     ):
-        compose(seed=1, people=PEOPLE, register="verse")
+        compose(seed=1, people=PEOPLE, held_out=HELD_OUT, register="verse")
 
 
 def test_too_few_people_are_refused():
     with pytest.raises(ValueError, match="people must be at least 60, got 10"):
-        compose(seed=1, people=10)
+        compose(seed=1, people=10, held_out=HELD_OUT)

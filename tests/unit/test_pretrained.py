@@ -83,9 +83,9 @@ def tokens_of(folder, tokenizer):
     corpus = {"source": "local", "path": str(folder / "raw"), "documents": "headings"}
     text = folder / "text"
     build_corpus(Target(text, "f", {"corpus": "mine"}), corpus=corpus, cache=folder)
-    few = dict.fromkeys(SPLITS, 1)
+    few = {split: {"a text": 1} for split in SPLITS}
     tokens = Target(folder / "tokens", "f")
-    tokenize_corpus(tokens, text=text, tokenizer=tokenizer, minimum_tokens=few)
+    tokenize_corpus(tokens, text=text, tokenizer=tokenizer, needed=few)
     return tokens.output
 
 

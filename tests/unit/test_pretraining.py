@@ -52,7 +52,10 @@ def base(inputs, tmp_path_factory):
 
 
 def assert_same_files(one, other):
-    for name in FILES:
+    assert {name: (one / name).is_file() for name in FILES} == {
+        name: (other / name).is_file() for name in FILES
+    }
+    for name in (name for name in FILES if (one / name).is_file()):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
@@ -86,20 +89,25 @@ def test_the_log_has_losses_rates_and_validation_at_their_steps(base):
     assert log["loss"].iloc[-1] < log["loss"].iloc[0]
 
 
-def test_the_validation_loss_is_the_mean_nll_of_the_first_tokens(inputs, base):
+def nll_of_first_tokens(inputs, folder):
+    """Return the mean nll of the first 60 tokens of validation, one by one."""
     tokens = torch.from_numpy(
         load_tokens(inputs["tokens"], "validation").tokens[:60].astype(np.int64)
     )
-    model, nlls = load_model(base), []
+    model, nlls = load_model(folder), []
     for at in range(59):  # targets 1..59 in windows of 8, the last one moved back to be whole
         start = min(at // 8 * 8, 59 - 8)
         with torch.no_grad():
             logits = model(tokens[None, start : at + 1]).logits[0, -1]
         nlls.append(functional.cross_entropy(logits.double(), tokens[at + 1]).item())
+    return np.mean(nlls)
 
+
+def test_the_validation_loss_is_the_mean_nll_of_the_first_tokens(inputs, base):
     log = pd.read_parquet(base / "training.parquet")
 
-    assert log["validation_loss"].iloc[-1] == pytest.approx(np.mean(nlls), rel=1e-5)
+    expected = nll_of_first_tokens(inputs, base)
+    assert log["validation_loss"].iloc[-1] == pytest.approx(expected, rel=1e-5)
 
 
 def test_training_twice_gives_the_same_bytes_and_another_seed_others(inputs, base, tmp_path):
@@ -168,8 +176,9 @@ def start_training(inputs, output, model, log):
     )
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_bytes(inputs, tmp_path):
-    model = block(tokens=6_400, save_every=20)
+@pytest.mark.parametrize("early_stopping", [None, {"patience": 20}])
+def test_a_training_that_was_killed_goes_on_to_the_same_bytes(inputs, tmp_path, early_stopping):
+    model = block(tokens=6_400, save_every=20, early_stopping=early_stopping)
     expected = build(inputs, tmp_path / "whole", model=model)
     output = tmp_path / "results" / "run" / "models" / "cut"
     units = tmp_path / "results" / "run" / "partial" / "models" / "cut"
@@ -187,6 +196,27 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bytes(inputs, tmp_path):
     assert "of 6,400 tokens were done before" in (tmp_path / "second.log").read_text()
     assert_same_files(output, expected)
     assert not (tmp_path / "results" / "run" / "partial" / "models" / "cut").exists()
+
+
+OVERFITTING = block(  # few windows and a high rate: the validation loss soon rises
+    tokens=6_400,
+    validate_every=6,
+    early_stopping={"patience": 2},
+    optimizer={"name": "adamw", "lr": 0.1, "betas": [0.9, 0.98], "weight_decay": 0.0},
+)
+
+
+def test_the_best_state_on_validation_is_kept_and_its_tokens_are_told(inputs, tmp_path):
+    kept = build(inputs, tmp_path / "early", model=OVERFITTING)
+
+    log = pd.read_parquet(kept / "training.parquet").dropna(subset=["validation_loss"])
+    best = log.loc[log["validation_loss"].idxmin()]
+    assert best["step"] + 12 == log["step"].max() < 200
+    contents = read_manifest(kept, kind="model")["contents"]
+    assert contents["stopped_after"] == log["step"].max()
+    assert (contents["updates"], contents["tokens"]) == (best["step"], best["step"] * 32)
+    assert best["validation_loss"] == pytest.approx(nll_of_first_tokens(inputs, kept), rel=1e-5)
+    assert not list(kept.glob("best*"))
 
 
 def test_a_kill_between_the_last_files_costs_no_training(inputs, base, tmp_path, monkeypatch):

@@ -100,6 +100,7 @@ def test_an_unknown_schedule_is_refused():
 
 def block(tokens, schedule=LINEAR):
     training = {"tokens": tokens, "batch_size": 2, "accumulation": 3, "schedule": schedule}
+    training["early_stopping"] = None
     return deepcopy({"layers": 1, "context": 10, "training": training})
 
 
@@ -128,6 +129,13 @@ def test_a_plain_decay_has_no_trunk():
 
     assert trunk_step(block(1_200, plain)) is None
     assert not can_continue(block(1_200, plain), block(2_400, plain))
+
+
+def test_a_training_that_may_stop_early_has_no_trunk():
+    early = block(1_200)
+    early["training"]["early_stopping"] = {"patience": 3}
+
+    assert trunk_step(early) is None
 
 
 @pytest.mark.parametrize("tokens", [600, 1_200])

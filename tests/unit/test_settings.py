@@ -123,7 +123,26 @@ BAD = {
         {"baseline": {"datastore": "x"}},
         r"baseline\.datastore: unknown name 'x'; known datastores: base",
     ),
-    "unknown control": ({"baseline": {"control": "x"}}, r"baseline\.control: unknown"),
+    "unknown control": (
+        {"baseline": {"control": {"datastore": "x"}}},
+        r"baseline\.control\.datastore: unknown name 'x'; known datastores: base, .*longer",
+    ),
+    "control of a seed that no LM has": (
+        {"baseline": {"control": {"seeds": [0, 7]}}},
+        r"baseline\.control\.seeds: expected some of lm_seeds, .*, got 7",
+    ),
+    "seed given twice": (
+        {"lm_seeds": [1, 1]},
+        r"lm_seeds: expected each value once, got 1 more than once",
+    ),
+    "no patience": (
+        {"models": {"base": {"training": {"early_stopping": {"patience": 0}}}}},
+        r"early_stopping\.patience: expected a number at least 1, got 0",
+    ),
+    "early stopping by no tokens": (
+        {"models": {"base": {"training": {"validation_tokens": 0}}}},
+        r"models\.base\.training\.validation_tokens",
+    ),
     "unknown index": (
         {"baseline": {"indexes": ["hnsw"]}},
         r"baseline\.indexes\.0: unknown name 'hnsw'; "
@@ -258,9 +277,10 @@ BAD = {
     "control of another tokenizer": (
         {
             "models": {"gpt2": {"source": "pretrained", "model": "gpt2", "context": 1024}},
-            "baseline": {"control": "gpt2"},
+            "datastores": {"longer": {"model": "gpt2"}},
         },
-        r"baseline\.control: expected a model with the tokenizer of 'base', own, got 'gpt2'",
+        r"baseline\.control\.datastore: expected one of a model with the tokenizer of 'base', own, "
+        r"got 'longer' of 'gpt2'",
     ),
     "datastore of an unknown corpus": (
         {"datastores": {"base": {"corpus": "ptb"}}},

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,10 @@ from torch.nn import functional
 
 import knnlm.lm.process
 import knnlm.lm.training
+from knnlm.lm.early_stopping import EarlyStopping
 from knnlm.lm.optimizer import create_optimizer
-from knnlm.lm.training import STATE, Evaluation, Journal, Recipe, train
+from knnlm.lm.state import load_state
+from knnlm.lm.training import BEST, STATE, Evaluation, Journal, Recipe, train
 from knnlm.runtime.artifacts import ArtifactError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -116,34 +119,7 @@ def test_accumulation_is_one_larger_batch(tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def fairseq_nag(parameters, gradients, *, rates, momentum):
-    """The updates of fairseq's `nag`, whose buffer holds the learning rate."""
-    buffer, last = torch.zeros_like(parameters), rates[0]
-    for gradient, rate in zip(gradients, rates, strict=True):
-        correction = rate / last
-        parameters = parameters + momentum * momentum * correction * buffer
-        parameters = parameters - (1 + momentum) * rate * gradient
-        buffer = momentum * correction * buffer - rate * gradient
-        last = rate
-    return parameters
-
-
-def test_nesterov_makes_the_updates_of_fairseq():
-    module = nn.Linear(3, 2, bias=False)
-    rates, gradients = [0.1, 0.3, 0.2, 0.05], torch.randn(4, 2, 3)
-    expected = fairseq_nag(module.weight.detach(), gradients, rates=rates, momentum=0.9)
-    settings = {"name": "nesterov", "lr": 1.0, "momentum": 0.9, "weight_decay": 0.0}
-    optimizer = create_optimizer(module, settings)
-
-    for gradient, rate in zip(gradients, rates, strict=True):
-        optimizer.param_groups[0]["lr"] = rate
-        module.weight.grad = gradient.clone()
-        optimizer.step()
-
-    torch.testing.assert_close(module.weight.detach(), expected)
-
-
-@pytest.mark.parametrize("name", ["adamw", "adam", "nesterov"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "nesterov", "muon"])
 @pytest.mark.parametrize("stop", [5, 7, 10])
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path, name, stop):
     optimizer = {**ADAMW, "name": name, "momentum": 0.9}
@@ -194,6 +170,56 @@ def test_evaluations_join_the_log_and_see_the_module_in_eval_mode(tmp_path):
     assert [row.get("norm") for row in rows] == [0.0, 3.0, None, None, 12.0]
     assert math.isnan(rows[0]["loss"])
     assert not module.training
+
+
+def falling_to(*values):
+    """An evaluation every two updates, whose metric takes these values."""
+    return Evaluation(
+        lambda step: {"nll": values[step // 2 - 1]}, range(2, 13, 2), EarlyStopping("nll", 2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "last"),
+    [
+        ((3.0, 2.0, 2.5, 2.0), 4, 8),  # a tie is not lower
+        ((3.0, 2.0, 2.5, 1.0, 1.5, 1.2), 8, 12),
+        ((6.0, 5.0, 4.0, 3.0, 2.0, 1.0), 12, 12),
+    ],
+)
+def test_a_training_stops_when_its_patience_ends_and_leaves_the_best(tmp_path, values, best, last):
+    expected, _ = run(tmp_path / "all", keep_state_at={best: tmp_path / "expected"})
+    load_state(tmp_path / "expected", expected, create_optimizer(expected, ADAMW))
+
+    module, rows = run(tmp_path / "early", evaluation=falling_to(*values))
+
+    assert same(module, expected)
+    assert not module.training
+    assert rows[-1]["step"] == last
+
+
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_a_kill_changes_nothing_of_what_early_stopping_leaves(tmp_path, stop):
+    values = (3.0, 2.0, 2.5, 2.2)
+    expected, expected_rows = run(tmp_path / "whole", evaluation=falling_to(*values))
+    asked = falling_to(*values)
+
+    def fail_at(number):
+        if number == stop:
+            raise KeyboardInterrupt
+        return batch_at(number)
+
+    journal = Journal(tmp_path / "cut", save_every=3, log_every=4)
+    how = {"loss": loss, "journal": journal, "evaluation": asked}
+    with suppress(KeyboardInterrupt):
+        train(network(), RECIPE, batch_at=fail_at, **how)
+    module = network()
+    rows = train(module, RECIPE, batch_at=batch_at, **how)
+
+    assert same(module, expected)
+    assert rows == expected_rows
+    best = (tmp_path / "cut" / BEST).read_bytes()
+    assert best == (tmp_path / "whole" / BEST).read_bytes()
 
 
 def test_the_global_random_state_is_left_as_it_was(tmp_path):

@@ -1,15 +1,15 @@
 # What the rules of experiments take: inputs and params by name. No rules.
 
 
-def knn_lms(stores, *, indexes=(BASELINE["index"],), splits=("test",), beside=()):
-    """Return the inputs of an evaluation of kNN-LMs on the subject, for every LM seed.
+def knn_lms(stores, *, indexes=(BASELINE["index"],), splits=("test",), seeds=config["lm_seeds"]):
+    """Return the inputs of an evaluation of kNN-LMs on the subject, for some LM seeds.
 
-    They are `queries` that the models of the datastores, and others beside them, have scored, the
-    `neighbors` that each index found for them, and the points `tuned` on validation.
+    They are `queries` that the models of the datastores have scored, the `neighbors` that each
+    index found for them, and the points `tuned` on validation.
     """
     corpus = config["corpus"]
-    models = {config["datastores"][store]["model"] for store in stores} | set(beside)
-    every = {"seed": config["lm_seeds"], "corpus": corpus, "split": splits}
+    models = {config["datastores"][store]["model"] for store in stores}
+    every = {"seed": seeds, "corpus": corpus, "split": splits}
     place = f"{{store}}/seed{{seed}}/{{index}}/{corpus}"
     found = {**every, "store": stores, "index": indexes}
     return {
@@ -19,6 +19,12 @@ def knn_lms(stores, *, indexes=(BASELINE["index"],), splits=("test",), beside=()
         "neighbors": expand(f"<results>/neighbors/{place}/{{split}}", **found),
         "tuned": sorted(set(expand(f"<results>/tuned/{place}.json", **found))),
     }
+
+
+def together(*inputs):
+    """Return the inputs of several evaluations as those of one."""
+    names = dict.fromkeys(name for one in inputs for name in one)
+    return {name: [file for one in inputs for file in one.get(name, [])] for name in names}
 
 
 def drawn_tables(wildcards):

@@ -10,6 +10,7 @@ BASE_STORE = BASELINE["datastore"]
 BASE_MODEL = config["datastores"][BASE_STORE]["model"]
 BASE_INDEXES = {name: config["indexes"][name] for name in BASELINE["indexes"]}
 BASE_SITE = config["datastores"][BASE_STORE]["site"]
+CONTROL = BASELINE["control"] or {"datastore": BASE_STORE, "seeds": []}
 BASE_TOKENIZER = config["models"][BASE_MODEL]["tokenizer"]
 
 
@@ -71,20 +72,36 @@ def sites_of_model(wildcards):
     return [site for site in SITES if site in {*STANDING_SITES, *keys}]
 
 
-def minimum_tokens(wildcards):
-    """Return what windows and search need of each split of a corpus in some tokens."""
-    here = {
+def needed_tokens(wildcards):
+    """Return the tokens that each split of a corpus must have, by the setting that asks for them."""
+    models = {
         name: model
         for name, model in config["models"].items()
         if model["tokenizer"] == wildcards.tokenizer
     }
-    window = 1 + max((model["context"] for model in here.values()), default=1)
-    entries = [
-        1 + math.ceil(config["search"]["k"] / store["share"])
-        for store in config["datastores"].values()
-        if store["model"] in here and store["corpus"] == wildcards.corpus
-    ]
-    return {"train": max([window, *entries]), "validation": window, "test": window}
+    window = {f"models.{name}.context": 1 + model["context"] for name, model in models.items()}
+    entries = {
+        f"search.k in datastores.{name}": 1 + math.ceil(config["search"]["k"] / store["share"])
+        for name, store in config["datastores"].items()
+        if store["model"] in models and store["corpus"] == wildcards.corpus
+    }
+    stopping = {
+        f"models.{name}.training.validation_tokens": model["training"]["validation_tokens"]
+        for name, model in models.items()
+        if stops_early(model) and model["corpus"] == wildcards.corpus
+    }
+    nothing = {"a text": 1}
+    return {
+        "train": nothing | window | entries,
+        "validation": nothing | window | stopping,
+        "test": nothing | window,
+    }
+
+
+def stops_early(model):
+    """Return whether the training of a model stops by its loss on some tokens of validation."""
+    training = model.get("training", {})
+    return training.get("early_stopping") and training["validation_tokens"]
 
 
 def trunk(wildcards):

@@ -72,7 +72,7 @@ rule tokenize_corpus:
     params:
         fingerprint=fingerprint("scripts/tokenize_corpus.py", threads="encode"),
         threads=config["threads"]["encode"],
-        minimum_tokens=minimum_tokens,
+        needed=needed_tokens,
     script:
         "../../scripts/tokenize_corpus.py"
 

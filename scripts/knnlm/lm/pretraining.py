@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from knnlm.lm.early_stopping import EarlyStopping
 from knnlm.lm.model import create_model, save_model
 from knnlm.lm.process import this_process
 from knnlm.lm.schedule import can_continue, tokens_per_update, trunk_step, updates
-from knnlm.lm.training import STATE, Evaluation, Journal, Recipe, train
+from knnlm.lm.training import BEST, STATE, Evaluation, Journal, Recipe, train
 from knnlm.lm.windows import ShuffledWindows, windows
 from knnlm.runtime.artifacts import atomic_path, identity, read_manifest, require_origin
 from knnlm.runtime.making import Target, making
@@ -23,6 +24,7 @@ from knnlm.text.tokens import TokenStream, load_tokens
 
 TRUNK = "trunk.safetensors"
 LOG = "training.parquet"
+VALIDATION_LOSS = "validation_loss"  # its column of the mean nll on validation
 LOG_EVERY = 10  # updates between two rows of the log, the same for every length of training
 
 
@@ -67,9 +69,25 @@ def train_language_model(
         if not (made.folder / LOG).is_file():  # the log is written last
             _train(made.folder, tokens=tokens, tokenizer=tokenizer, **settings, start=start)
         if main:
-            (made.folder / STATE).unlink(missing_ok=True)
-        steps = updates(model)
-        made.contents |= {"updates": steps, "tokens": steps * tokens_per_update(model)}
+            for left in (STATE, BEST):
+                (made.folder / left).unlink(missing_ok=True)
+        made.contents |= _read_by(pd.read_parquet(made.folder / LOG), model)
+
+
+def _read_by(log: pd.DataFrame, model: dict[str, Any]) -> dict[str, int]:
+    """Return the updates of a training, and the tokens of train that its model has read."""
+    early_stopping = _early_stopping(model["training"])
+    last = int(log["step"].iloc[-1])
+    if early_stopping is None:
+        return {"updates": last, "tokens": last * tokens_per_update(model)}
+    evaluated = log.dropna(subset=[early_stopping.metric]).to_dict("records")
+    best = early_stopping.best_step(evaluated)
+    return {"updates": best, "tokens": best * tokens_per_update(model), "stopped_after": last}
+
+
+def _early_stopping(training: dict[str, Any]) -> EarlyStopping | None:
+    settings = training["early_stopping"]
+    return None if settings is None else EarlyStopping(VALIDATION_LOSS, settings["patience"])
 
 
 def _trunk_of(folder: Path, *, settings: dict[str, Any], made_from: dict[str, str]) -> Path:
@@ -126,6 +144,7 @@ def _train(
         evaluation=Evaluation(
             _validation(network, streams["validation"], training),
             at={*range(every, steps, every), steps},
+            early_stopping=_early_stopping(training),
         ),
     )
     if this_process().is_main_process:
@@ -187,7 +206,7 @@ def _validation(
             new = torch.arange(context) >= torch.from_numpy(skipped[at : at + size])[:, None]
             nll += losses.cpu()[new.flatten()].double().sum().item()
             count += int(new.sum())
-        return {"validation_loss": nll / count}
+        return {VALIDATION_LOSS: nll / count}
 
     return evaluate
 
@@ -202,7 +221,7 @@ def _save(
 ) -> None:
     save_model(network.cpu(), partial)
     copy_tokenizer(tokenizer, partial)
-    table = pd.DataFrame(rows, columns=["step", "loss", "lr", "validation_loss"])
+    table = pd.DataFrame(rows, columns=["step", "loss", "lr", VALIDATION_LOSS])
     table.insert(1, "tokens", table["step"] * tokens_an_update)
     with atomic_path(partial / LOG) as temporary:
         table.to_parquet(temporary, index=False)

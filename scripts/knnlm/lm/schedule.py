@@ -87,8 +87,11 @@ def trunk_step(model: dict[str, Any]) -> int | None:
     """Return the number of updates after which training no longer serves a longer one.
 
     Up to there nothing depends on the length of the training: the decay of a linear or cosine
-    schedule begins; with restarts it is the end. None: it depends on the length from the start.
+    schedule begins; with restarts it is the end. None: it depends on the length from the start,
+    or the training may stop before it gets there.
     """
+    if model["training"]["early_stopping"] is not None:
+        return None
     schedule, steps = model["training"]["schedule"], updates(model)
     if schedule["name"] == "cosine_restarts":
         return steps

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -51,6 +51,25 @@ def save_state(path: Path, module: nn.Module, optimizer: Optimizer, log: Log) ->
             tensors[f"optimizer.{key}.{name}"] = value.contiguous()
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={HEADER: json.dumps(asdict(log))})
+
+
+def save_parameters(path: Path, module: nn.Module) -> None:
+    """Write the trained parameters of a module, atomically.
+
+    Raises:
+        DiskFullError: if the disk is full.
+    """
+    tensors = {name: parameter.detach().contiguous() for name, parameter in trained(module)}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary)
+
+
+@torch.no_grad()
+def load_parameters(path: Path, module: nn.Module) -> None:
+    """Put parameters that `save_parameters` wrote back into their module."""
+    stored = load_file(path)
+    for name, parameter in trained(module):
+        parameter.copy_(stored[name])
 
 
 @torch.no_grad()

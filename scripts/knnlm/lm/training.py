@@ -16,15 +16,24 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
+from knnlm.lm.early_stopping import EarlyStopping
 from knnlm.lm.optimizer import create_optimizer
 from knnlm.lm.process import create_accelerator
 from knnlm.lm.schedule import learning_rate
-from knnlm.lm.state import Log, load_state, save_state, trained
+from knnlm.lm.state import (
+    Log,
+    load_parameters,
+    load_state,
+    save_parameters,
+    save_state,
+    trained,
+)
 from knnlm.runtime.logs import Progress
 from knnlm.runtime.seeds import derive_seed
 from knnlm.runtime.signals import stop, stop_is_asked
 
 STATE = "state.safetensors"
+BEST = "best.safetensors"  # the parameters of the best evaluation so far, for early stopping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +87,13 @@ class Evaluation(NamedTuple):
         measure: called with the number of finished updates, without gradients, on the module in
             eval mode, by the first process; what it returns joins the row of the log.
         at: numbers of finished updates, 0 for before the first.
+        early_stopping: by which metric the training may stop before its last update; its module
+            is then left as the best evaluation found it. None takes every update.
     """
 
     measure: Callable[[int], Mapping[str, float]]
     at: Collection[int]
+    early_stopping: EarlyStopping | None = None
 
 
 def train(
@@ -132,6 +144,8 @@ def train(
                 run.leave()
             if evaluation is not None and done in evaluation.at:
                 run.report(evaluation.measure)
+                if run.has_no_patience_left(evaluation.early_stopping, journal.folder / BEST):
+                    break
             elif done > 0 and (done % journal.log_every == 0 or done == recipe.steps):
                 run.report(None)
             if done == recipe.steps:
@@ -139,6 +153,8 @@ def train(
             run.update()
             done = run.log.done
             progress(run.log)
+        if evaluation is not None and evaluation.early_stopping is not None:
+            run.restore(journal.folder / BEST)
         run.release()
     return run.log.rows
 
@@ -255,10 +271,28 @@ class _Training:
 
     def is_asked_to_stop(self) -> bool:
         """Return whether any process was sent SIGTERM: all of them have to leave together."""
+        return self.any_process_says(stop_is_asked())
+
+    def any_process_says(self, yes: bool) -> bool:
+        """Return the same for all processes: whether one of them says yes."""
         if self.accelerator.num_processes == 1:
-            return stop_is_asked()
-        asked = torch.tensor(float(stop_is_asked()), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(asked, reduction="sum") > 0)
+            return yes
+        said = torch.tensor(float(yes), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(said, reduction="sum") > 0)
+
+    def has_no_patience_left(self, early_stopping: EarlyStopping | None, best: Path) -> bool:
+        """After an evaluation keep the module if it is the best, and say whether to stop."""
+        if early_stopping is None:
+            return False
+        rows, evaluates = self.log.rows, self.accelerator.is_main_process
+        if evaluates and early_stopping.is_best(rows):
+            save_parameters(best, self.module)
+        return self.any_process_says(evaluates and early_stopping.is_over(rows))
+
+    def restore(self, best: Path) -> None:
+        """Leave the parameters as the best evaluation found them."""
+        self.accelerator.wait_for_everyone()
+        load_parameters(best, self.module)
 
     def save(self, path: Path) -> None:
         """Write the state, on the first process."""

@@ -55,12 +55,25 @@ def _baseline(settings: Settings) -> None:
             f"lm_seeds: expected one seed, since the pretrained model {name!r} is the same for "
             f"all, got {settings['lm_seeds']}; intervals over them would have no width"
         )
-    control = baseline["control"]
-    if control is not None and settings["models"][control]["tokenizer"] != model["tokenizer"]:
+    if baseline["control"] is not None:
+        _control(settings, baseline["control"], name)
+
+
+def _control(settings: Settings, control: Mapping[str, Any], name: str) -> None:
+    """Check that the control can stand beside the baseline's LM."""
+    unknown = [seed for seed in control["seeds"] if seed not in settings["lm_seeds"]]
+    if unknown:
         raise SettingsError(
-            f"baseline.control: expected a model with the tokenizer of {name!r}, "
-            f"{model['tokenizer']}, got {control!r} with "
-            f"{settings['models'][control]['tokenizer']}; or null for no control"
+            f"baseline.control.seeds: expected some of lm_seeds, {settings['lm_seeds']}, got "
+            f"{unknown[0]}; without an LM of that seed there is nothing to compare with"
+        )
+    its_name = settings["datastores"][control["datastore"]]["model"]
+    model, its = settings["models"][name], settings["models"][its_name]
+    if its["tokenizer"] != model["tokenizer"]:
+        raise SettingsError(
+            f"baseline.control.datastore: expected one of a model with the tokenizer of {name!r}, "
+            f"{model['tokenizer']}, got {control['datastore']!r} of {its_name!r} with "
+            f"{its['tokenizer']}; or set baseline.control to null for no control"
         )
 
 

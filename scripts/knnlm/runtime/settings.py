@@ -140,6 +140,9 @@ def _sentence(error: jsonschema.ValidationError) -> str:
         return f"{where}{meaning}: expected one of {error.validator_value}, got {given}"
     if error.validator == "names":
         return f"{where}: {error.message}"
+    if error.validator == "uniqueItems":
+        twice = next(one for one in error.instance if error.instance.count(one) > 1)
+        return f"{where}: expected each value once, got {twice!r} more than once"
     if error.validator in BOUNDS:
         bound = f"{BOUNDS[error.validator]} {error.validator_value}"
         return f"{where}{meaning}: expected a number {bound}, got {given}"

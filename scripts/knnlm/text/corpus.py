@@ -45,9 +45,8 @@ def build_corpus(target: Target, *, corpus: dict[str, Any], cache: Path) -> None
 
 
 def _from_gazetteer(folder: Path, name: str, corpus: dict[str, Any], cache: Path) -> dict[str, Any]:
-    return write_gazetteer(
-        folder, seed=corpus["seed"], people=corpus["people"], register=corpus["register"]
-    )
+    names = ("seed", "people", "held_out", "register")
+    return write_gazetteer(folder, **{name: corpus[name] for name in names})
 
 
 def _from_hub(folder: Path, name: str, corpus: dict[str, Any], cache: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ WHITESPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # U+3000
 
 
 def tokenize_corpus(
-    target: Target, *, text: Path, tokenizer: Path, minimum_tokens: Mapping[str, int]
+    target: Target, *, text: Path, tokenizer: Path, needed: Mapping[str, Mapping[str, int]]
 ) -> None:
     """Write a tokens artifact: {split}.npy, and .starts, .documents, .words and .lines beside it.
 
@@ -29,8 +29,8 @@ def tokenize_corpus(
         target: the artifact.
         text: the text artifact.
         tokenizer: the tokenizer artifact.
-        minimum_tokens: what later steps need of each split: a window of every model, and a
-            datastore of at least k entries. Checked here, before anything expensive starts.
+        needed: the tokens that later steps need of each split, by the setting that asks for them,
+            such as the context of the models or k. Checked here, before anything expensive starts.
 
     Raises:
         ValueError: if a split is too short.
@@ -58,7 +58,7 @@ def tokenize_corpus(
                     f"tokens of {split}", total=described[split]["characters"], unit="characters"
                 ),
             )
-            _require_tokens(split, stream.n_tokens, minimum=minimum_tokens[split])
+            _require_tokens(split, stream.n_tokens, needed[split])
             counted = {
                 "tokens": stream.n_tokens,
                 "documents": len(stream.documents) - 1,
@@ -71,12 +71,12 @@ def tokenize_corpus(
                 save_array(array_path(made.folder, split, field.name), getattr(stream, field.name))
 
 
-def _require_tokens(split: str, n_tokens: int, *, minimum: int) -> None:
-    if n_tokens < minimum:
+def _require_tokens(split: str, n_tokens: int, needed: Mapping[str, int]) -> None:
+    setting = max(needed, key=needed.__getitem__)
+    if n_tokens < needed[setting]:
         raise ValueError(
-            f"the {split} split has {n_tokens:,} tokens, too few for a window of the models and "
-            f"for search.k: expected at least {minimum:,}; use more text, or lower the context of "
-            "the models or search.k"
+            f"expected the {split} split to have at least {needed[setting]:,} tokens, which "
+            f"{setting} asks for, got {n_tokens:,}; use more text, or lower that setting"
         )
 
 

@@ -1,5 +1,7 @@
 # Does retrieval from its own training data help the LM?
 
+SPLITS = ["validation", "test"]
+
 
 rule knn_perplexity:
     """Does retrieval from its own training data help the LM?
@@ -17,11 +19,9 @@ rule knn_perplexity:
 rule evaluate_knn_perplexity:
     """Perplexity of LM, kNN-LM and a longer-trained LM, with intervals over documents."""
     input:
-        **knn_lms(
-            [BASE_STORE],
-            indexes=BASELINE["indexes"],
-            splits=["validation", "test"],
-            beside=[BASELINE["control"]] if BASELINE["control"] else [],
+        **together(
+            knn_lms([BASE_STORE], indexes=BASELINE["indexes"], splits=SPLITS),
+            knn_lms([CONTROL["datastore"]], splits=SPLITS, seeds=CONTROL["seeds"]),
         ),
         text=f"<results>/corpora/{config['corpus']}/text",
         tokens=tokens_for(BASE_MODEL, config["corpus"]),
@@ -37,6 +37,6 @@ rule evaluate_knn_perplexity:
     resources:
         **NEEDS,
     params:
-        **evaluation("knn_perplexity", stores=[]),
+        **evaluation("knn_perplexity", stores=[CONTROL["datastore"]]),
     script:
         "../../../scripts/evaluate.py"

@@ -2,7 +2,7 @@
 
 Chiang et al. (2024), Table 1, and Khandelwal et al. (2020), Table 1: perplexity of the LM and of
 the kNN-LM on test, with k, temperature and lmbda tuned on validation, and at the published
-values. Beside them the control: the same LM trained longer, without retrieval.
+values. Beside them the control: the same LM trained longer, without retrieval and with its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ from knnlm.runtime.artifacts import identity, require_origin
 from knnlm.runtime.logs import LOGGER
 
 EXPERIMENT = "knn_perplexity"
+KNN_CONTROL = "knn_control"  # the method's name in tables: the control with its own datastore
 SPLITS = ("validation", "test")
 
 
@@ -36,7 +37,7 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
 
     Args:
         inputs: text, tokens, queries of the baseline's LM and of the control, neighbors by each
-            index of the baseline, and its tuned points.
+            index of the baseline, those of the control, and tuned points.
         settings: corpus, lm_seeds, baseline and datastores.
 
     Returns:
@@ -79,11 +80,12 @@ class ScoredSeed:
         cls, run: ScoredRun, seed: int, classes: Mapping[str, NDArray[np.bool_]]
     ) -> "ScoredSeed":
         """Open the queries of a seed, and check that the control's are of the same tokens."""
-        models = {"lm": run.model, "control": run.baseline["control"]}
+        control, models = run.baseline["control"], {"lm": run.model}
+        if control and seed in control["seeds"]:
+            models["control"] = run.datastores[control["datastore"]]["model"]
         splits = {
             method: {split: run.scored(seed, split, model=model) for split in SPLITS}
             for method, model in models.items()
-            if model
         }
         for scored in splits.values():
             for split in SPLITS:
@@ -102,7 +104,17 @@ class ScoredSeed:
         for index in self.run.baseline["indexes"]:
             retrieved = self.run.retrieved(self.splits["lm"]["test"], index=index)
             rows += self.index_rows(index, retrieved, against=nlls)
-        return rows
+        return rows + self.control_rows(nlls)
+
+    def control_rows(self, against: Mapping[str, NDArray[np.float64]]) -> list[Row]:
+        """Return the rows of the control's own kNN-LM, if the seed has a control."""
+        if "control" not in self.splits:
+            return []
+        baseline, control = self.run.baseline, self.splits["control"]["test"]
+        with_knn = self.run.retrieved(control, datastore=baseline["control"]["datastore"])
+        knn_lm = self.run.retrieved(self.splits["lm"]["test"]).nll
+        setting = f"{baseline['index']}/tuned"
+        return with_knn.rows(setting, against={**against, KNN_LM: knn_lm}, method=KNN_CONTROL)
 
     def curves(self) -> list[Row]:
         """Return the levels of LM and control on validation, and the curves of the kNN-LM."""

@@ -166,14 +166,16 @@ class Retrieved:
         """The nll of the tuned kNN-LM, (n,) in nats."""
         return self.scored.knn_nll(self.found, self.tuned.point)
 
-    def rows(self, setting: str, *, against: Mapping[str, NDArray[np.float64]]) -> list[Row]:
+    def rows(
+        self, setting: str, *, against: Mapping[str, NDArray[np.float64]], method: str = KNN_LM
+    ) -> list[Row]:
         """Return the settings that validation chose, and the rows of the tuned kNN-LM."""
-        rows = self.scored.rows(KNN_LM, setting, self.nll, against=against)
-        return self.tuned_rows(setting) + rows
+        rows = self.scored.rows(method, setting, self.nll, against=against)
+        return self.tuned_rows(setting, method) + rows
 
-    def tuned_rows(self, setting: str) -> list[Row]:
+    def tuned_rows(self, setting: str, method: str = KNN_LM) -> list[Row]:
         """Return the settings that validation chose."""
-        tuned, names = self.tuned, self.scored.row_names(KNN_LM, setting) | {"split": "validation"}
+        tuned, names = self.tuned, self.scored.row_names(method, setting) | {"split": "validation"}
         chosen = {
             ("k", "neighbors"): tuned.point.k,
             ("lmbda", "weight on kNN"): tuned.point.lmbda,

@@ -22,8 +22,6 @@ from knnlm.text.gazetteer.world import Knowledge, Record
 from knnlm.text.gazetteer.writer import Style
 
 SPLITS = ("train", "validation", "test")
-HELD_OUT = 0.11  # share of the articles in each of validation and test
-MIN_DOCUMENTS = 30  # in validation and test, where a quarter of the articles allow it
 MIN_PEOPLE = 60
 NATS_DECIMALS = 6  # math.log may differ in the last bit between machines
 
@@ -36,7 +34,7 @@ class Gazetteer:
     knowledge: Knowledge
 
 
-def compose(*, seed: int, people: int, register: str = "articles") -> Gazetteer:
+def compose(*, seed: int, people: int, held_out: float, register: str = "articles") -> Gazetteer:
     """Return the articles of train, validation and test, and the knowledge that they tell.
 
     Registers tell the same knowledge, drawn from the seed alone, in other words.
@@ -44,6 +42,7 @@ def compose(*, seed: int, people: int, register: str = "articles") -> Gazetteer:
     Args:
         seed: of knowledge and prose.
         people: inhabitants of the town; everything else grows with them.
+        held_out: share of the articles in each of validation and test.
         register: "articles" or "chronicle".
 
     Raises:
@@ -57,23 +56,22 @@ def compose(*, seed: int, people: int, register: str = "articles") -> Gazetteer:
     draws = Draws(2 * seed + 1)
     splits = {
         split: [write_article(knowledge, style, subject, draws) for subject in subjects]
-        for split, subjects in _split(knowledge, draws).items()
+        for split, subjects in _split(knowledge, held_out, draws).items()
     }
     return Gazetteer(splits, knowledge)
 
 
-def _split(knowledge: Knowledge, draws: Draws) -> dict[str, list[Record]]:
+def _split(knowledge: Knowledge, held_out: float, draws: Draws) -> dict[str, list[Record]]:
     """Deal the records that have an article to the splits, some of each kind to each."""
     subjects = {
         kind: records[: math.ceil(knowledge.kinds[kind]["article"] * len(records))]
         for kind, records in knowledge.records.items()
         if kind in knowledge.kinds
     }
-    share = max(HELD_OUT, min(0.25, MIN_DOCUMENTS / sum(map(len, subjects.values()))))
     dealt: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for records in subjects.values():
         records = draws.shuffled(records)
-        size = math.ceil(share * len(records))
+        size = math.ceil(held_out * len(records))
         dealt["validation"] += records[:size]
         dealt["test"] += records[size : 2 * size]
         dealt["train"] += records[2 * size :]
@@ -117,7 +115,9 @@ def reader(gazetteer: Gazetteer) -> Reader:
     return Reader(gazetteer, train, subject_nats)
 
 
-def write_gazetteer(folder: Path, *, seed: int, people: int, register: str) -> dict[str, object]:
+def write_gazetteer(
+    folder: Path, *, seed: int, people: int, held_out: float, register: str
+) -> dict[str, object]:
     """Write the gazetteer into a folder, and return what should be printed beside its results.
 
     Of each split: ``{split}.txt`` in the look of WikiText; ``{split}.documents.npy``, int64
@@ -129,10 +129,11 @@ def write_gazetteer(folder: Path, *, seed: int, people: int, register: str) -> d
     Raises:
         ValueError: as compose does.
     """
-    gazetteer = compose(seed=seed, people=people, register=register)
+    settings = {"seed": seed, "people": people, "held_out": held_out, "register": register}
+    gazetteer = compose(**settings)
     counted = reader(gazetteer)
     folder.mkdir(parents=True, exist_ok=True)
-    printed: dict[str, object] = {"seed": seed, "people": people, "register": register}
+    printed: dict[str, object] = dict(settings)
     for split, articles in gazetteer.splits.items():
         _write_split(folder, split, articles, counted)
         printed[f"{split}_documents"] = len(articles)

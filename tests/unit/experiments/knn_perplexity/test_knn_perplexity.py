@@ -83,7 +83,8 @@ def test_lm_perplexity_is_that_of_the_stored_log_probs(inputs, table):
 
 
 def test_the_tuned_row_scores_test_at_the_settings_that_validation_chose(inputs, table):
-    chosen = select(table, split="validation", setting="exact/tuned", seed="0")
+    names = {"method": "knn_lm", "setting": "exact/tuned", "seed": "0"}
+    chosen = select(table, **names, split="validation")
     settings = chosen.set_index("metric")["value"]
     (queries,) = of(inputs["queries"], "base/seed0", "test")
     (found,) = of(inputs["neighbors"], "base/seed0/exact", "test")
@@ -98,7 +99,6 @@ def test_the_tuned_row_scores_test_at_the_settings_that_validation_chose(inputs,
     )
     mixed = mix_log_probs(np.load(queries / "lm_log_probs.npy"), knn, settings["lmbda"])
 
-    names = {"method": "knn_lm", "setting": "exact/tuned", "seed": "0"}
     actual = value(table, **names, metric="perplexity_per_token")
     assert actual == pytest.approx(np.exp(-mixed.mean()), rel=1e-9)
     assert settings["temperature"] == pytest.approx(
@@ -130,7 +130,8 @@ def best_by_hand(inputs, place, split):
 def test_what_is_tuned_is_the_best_on_validation_by_brute_force(inputs, table, seed, index):
     place = (f"base/seed{seed}", f"base/seed{seed}/{index}")
 
-    rows = select(table, setting=f"{index}/tuned", seed=str(seed), split="validation")
+    names = {"method": "knn_lm", "seed": str(seed), "split": "validation"}
+    rows = select(table, setting=f"{index}/tuned", **names)
 
     tuned = rows.set_index("metric")["value"]
     expected = best_by_hand(inputs, place, "validation")
@@ -169,6 +170,39 @@ def test_differences_to_lm_and_control_add_up(table):
 
     assert to_lm == pytest.approx(to_control + control_to_lm, rel=1e-9)
     assert control["model"].unique().tolist() == ["longer"]
+
+
+def test_the_control_s_own_knn_lm_is_compared_with_everything_on_the_same_tokens(inputs, table):
+    names = {"seed": "0", "split": "test", "setting": "exact/tuned"}
+    own = select(table, **names, method="knn_control")
+
+    tuned = tuned_points(inputs["tuned"])["longer", 0, "exact", CORPUS].point
+    (queries,) = of(inputs["queries"], "longer/seed0", "test")
+    (found,) = of(inputs["neighbors"], "longer/seed0/exact", "test")
+    block = np.load(found / "block-00000.npz")
+    targets, lm = np.load(queries / "targets.npy"), np.load(queries / "lm_log_probs.npy")
+    nearest = (block["distances"][:, : tuned.k], block["values"][:, : tuned.k])
+    knn = knn_log_probs(*nearest, targets, temperature=tuned.temperature)
+    nll = -mix_log_probs(lm, knn, tuned.lmbda)
+    assert own["model"].unique().tolist() == ["longer"]
+    assert value(own, metric="perplexity_per_token") == pytest.approx(np.exp(nll.mean()), rel=1e-9)
+    against = value(own, metric="nats_per_token_vs_control")
+    assert against == pytest.approx((nll + lm).mean(), rel=1e-9)
+    knn_lm = value(table, **names, method="knn_lm", metric="nats_per_token_vs_control")
+    difference = value(own, metric="nats_per_token_vs_knn_lm")
+    assert difference == pytest.approx(against - knn_lm, rel=1e-9)
+
+
+def test_a_control_of_one_seed_has_rows_of_that_seed_alone(inputs):
+    one = BASELINE | {"control": BASELINE["control"] | {"seeds": [1]}}
+
+    table = evaluate(inputs, SETTINGS | {"baseline": one})["table"]
+
+    for method in ("control", "knn_control"):
+        assert set(select(table, method=method)["seed"]) == {"1"}
+    against = table[table["metric"].str.endswith("_vs_control")]
+    assert set(against["seed"]) == {"1"}
+    assert "all" in set(select(table, method="knn_lm")["seed"])
 
 
 @pytest.mark.parametrize("family", ["shape", "fact told"])
@@ -260,10 +294,11 @@ def test_seeds_are_summed_up_with_an_interval_over_seeds(table):
 
 def test_one_seed_of_a_natural_corpus_has_no_rows_over_seeds_of_facts_or_of_readers(tmp_path):
     inputs = write_run(tmp_path, seeds=(3,), generated=False)
-    table = evaluate(inputs, SETTINGS | {"lm_seeds": [3]})["table"]
+    baseline = BASELINE | {"control": {"datastore": "longer", "seeds": [3]}}
+    table = evaluate(inputs, SETTINGS | {"lm_seeds": [3], "baseline": baseline})["table"]
 
     assert set(table["seed"]) == {"3", ""}
-    assert set(table["method"]) == {"lm", "control", "knn_lm", ""}
+    assert set(table["method"]) == {"lm", "control", "knn_lm", "knn_control", ""}
     assert not table["setting"].str.contains("fact").any()
 
 
@@ -326,7 +361,8 @@ def test_a_run_without_a_control_has_every_row_but_the_control_s(inputs, tables)
 
     for name in ("table", "grid"):
         theirs = tables[name]
-        of_control = (theirs["method"] == "control") | theirs["metric"].str.endswith("_vs_control")
+        of_control = theirs["method"].isin(["control", "knn_control"])
+        of_control |= theirs["metric"].str.endswith("_vs_control")
         pd.testing.assert_frame_equal(without[name], theirs[~of_control].reset_index(drop=True))
     assert len(draw(without).axes[0].lines) == len(draw(tables).axes[0].lines) - 1
 
