@@ -14,6 +14,6 @@ if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     write_csv(
         Path(snakemake.output.cost),
-        collect_costs(Path(snakemake.params.benchmarks)),
+        collect_costs(Path(snakemake.params.benchmarks), snakemake.params.counted_for),
         float_format="%.2f",
     )

@@ -61,6 +61,19 @@ def test_the_files_that_a_user_is_promised_are_there(finished):
     assert settings["run"] == "tiny"
 
 
+def test_costs_are_counted_for_the_first_experiment_that_needs_a_step(finished):
+    costs = pd.read_csv(finished.folder / RESULTS / "tables/cost.csv", keep_default_na=False)
+    counted = costs.set_index(["rule", "wildcards"])[["paper", "experiment"]].apply(tuple, axis=1)
+
+    assert counted["train_language_model", "base/seed0"] == ("chiang2024", "knn_perplexity")
+    assert counted["train_language_model", "wide/seed0"] == ("chiang2024", "softmax_bottleneck")
+    stores = [name for _, name in counted.index if name.startswith("key_ffn_after/")]
+    assert len(stores) > 2
+    for rule, name in counted.index:
+        if name.startswith("key_ffn_after/"):
+            assert counted[rule, name] == ("khandelwal2020", "key_function")
+
+
 def test_a_finished_run_has_nothing_to_do(finished):
     assert finished.jobs(*TINY, "all") == set()
 

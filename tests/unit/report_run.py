@@ -82,8 +82,9 @@ def write_run(folder: Path) -> Path:
     (run / "figures/first.svg").write_text(SVG)
     pd.DataFrame([CLAIM]).to_csv(run / "tables/claims.csv", index=False)
     (run / "tables/cost.csv").write_text(
-        "rule,wildcards,seconds,max_rss_mb,cpu_seconds\ntrain,a,60.00,512.00,55.00\n"
-        "train,b,30.50,600.00,29.00\nquick,,0.30,,\n"
+        "paper,experiment,rule,wildcards,seconds,max_rss_mb,cpu_seconds\n"
+        "chiang2024,first,train,a,60.00,512.00,55.00\n"
+        "chiang2024,second,train,b,30.50,600.00,29.00\n,,quick,,0.30,,\n"
     )
     (run / "logs/train/a.log").write_text(
         "12:00:00 training: 50 of 100 tokens (50 %), 9 tokens/s, 00:00:05 left\n"

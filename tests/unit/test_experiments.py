@@ -62,7 +62,7 @@ def test_a_scale_and_the_command_line_change_the_block_of_an_experiment(project)
 def test_experiments_that_cost_money_run_only_when_they_are_named(project):
     text = project / "workflow/experiments/key_function/settings.yaml"
     text.write_text(
-        "order: 1\nsettings: {confirm: false}\n"
+        "order: 1\npaper: none\nsettings: {confirm: false}\n"
         "schema: {properties: {confirm: {type: boolean, description: yes or no}}}\n"
     )
 
@@ -108,7 +108,9 @@ def test_a_block_with_a_key_that_its_schema_does_not_know_is_refused(project):
 def test_settings_without_a_schema_are_refused(project):
     edited(project, schema=None)
 
-    with pytest.raises(SettingsError, match=r"settings\.yaml: expected the keys order, settings"):
+    with pytest.raises(
+        SettingsError, match=r"settings\.yaml: expected the keys order, paper, settings"
+    ):
         settings_of(project)
 
 

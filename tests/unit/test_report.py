@@ -10,7 +10,7 @@ from report_run import CLAIM, NOT_RUN, SETTINGS, SVG, Links, page_of, write_run
 
 from knnlm.evidence.report.captions import caption_html, first_sentence, inline_svg
 from knnlm.evidence.report.checks import check_artifacts
-from knnlm.evidence.report.costs import costs_by_rule, disk_by_kind
+from knnlm.evidence.report.costs import costs_by_experiment, costs_by_rule, disk_by_kind
 from knnlm.evidence.report.tables import headline_rows, shown_claims
 from knnlm.evidence.tables import tidy, write_table
 from knnlm.evidence.verdict import number, with_interval
@@ -114,6 +114,16 @@ def test_costs_are_summed_over_the_jobs_of_a_rule_and_speed_is_that_of_the_finis
     )
     assert train["speeds"] == [("tokens", 1250.0)]
     assert (quick["rule"], quick["speeds"]) == ("quick", [])
+
+
+def test_costs_are_shared_out_to_papers_and_their_experiments(run):
+    shares = costs_by_experiment(run / "tables/cost.csv")
+
+    assert [tuple(share.values()) for share in shares] == [
+        ("chiang2024", "", 2, 90.5, 84.0),
+        ("chiang2024", "first", 1, 60.0, 55.0),
+        ("chiang2024", "second", 1, 30.5, 29.0),
+    ]
 
 
 def test_ids_of_two_figures_never_clash_and_references_follow_them(tmp_path):

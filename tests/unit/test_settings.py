@@ -26,7 +26,7 @@ def settings_of(**command_line):
 
 
 def test_the_scale_wins_over_the_defaults():
-    assert settings_of()["models"]["base"]["layers"] == 4
+    assert settings_of()["models"]["base"]["layers"] == 2
     assert settings_of(scale="gpu")["models"]["base"]["layers"] == 12
 
 

@@ -145,21 +145,24 @@ def test_costs_have_one_row_a_job_named_by_rule_and_wildcards(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(HEADER + line)
 
-    write_csv(tmp_path / "cost.csv", collect_costs(tmp_path / "benchmarks"), float_format="%.2f")
+    benchmarks = tmp_path / "benchmarks"
+    training = str(benchmarks / "train_language_model/base/seed0.tsv")
+    costs = collect_costs(benchmarks, {training: ["chiang2024", "knn_perplexity"]})
+    write_csv(tmp_path / "cost.csv", costs, float_format="%.2f")
 
     assert (tmp_path / "cost.csv").read_text() == (
-        "rule,wildcards,seconds,max_rss_mb,cpu_seconds\n"
-        "build_report,,0.40,,0.20\n"
-        "train_language_model,base/seed0,90.50,812.25,171.80\n"
+        "paper,experiment,rule,wildcards,seconds,max_rss_mb,cpu_seconds\n"
+        ",,build_report,,0.40,,0.20\n"
+        "chiang2024,knn_perplexity,train_language_model,base/seed0,90.50,812.25,171.80\n"
     )
 
 
 def test_a_run_without_benchmarks_costs_nothing_yet(tmp_path):
-    assert collect_costs(tmp_path / "absent").empty
+    assert collect_costs(tmp_path / "absent", {}).empty
 
 
 def test_a_file_that_is_no_benchmark_is_an_error(tmp_path):
     (tmp_path / "notes.tsv").write_text("a\tb\n1\t2\n")
 
     with pytest.raises(ValueError, match=r"notes\.tsv to be a benchmark file of Snakemake"):
-        collect_costs(tmp_path)
+        collect_costs(tmp_path, {})

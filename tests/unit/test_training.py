@@ -19,10 +19,10 @@ from torch.nn import functional
 
 import knnlm.lm.process
 import knnlm.lm.training
-from knnlm.lm.early_stopping import EarlyStopping
+from knnlm.lm.early_stopping import BEST, EarlyStopping
 from knnlm.lm.optimizer import create_optimizer
 from knnlm.lm.state import load_state
-from knnlm.lm.training import BEST, STATE, Evaluation, Journal, Recipe, train
+from knnlm.lm.training import STATE, Evaluation, Journal, Recipe, train
 from knnlm.runtime.artifacts import ArtifactError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import math
 import os
 import sys
 from pathlib import Path

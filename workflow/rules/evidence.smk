@@ -12,6 +12,20 @@ NOT_RUN = {
 QUESTIONS = {name: workflow.get_rule(name).docstring for name in EXPERIMENTS}
 
 
+def counted_for(wildcards):
+    """Return the paper and experiment that each timed job is counted for, by its benchmark file.
+
+    A step that several experiments share is counted for the first of them in the report.
+    """
+    counted = {}
+    for name in config["experiments"]:
+        files = set(map(str, getattr(rules, name).input))
+        targets = [job for job in workflow.dag.jobs if files & set(map(str, job.output))]
+        for job in workflow.dag.bfs(workflow.dag.dependencies, *targets):
+            counted.setdefault(str(job.benchmark), [EXPERIMENTS[name].paper, name])
+    return counted
+
+
 rule environment:
     """Record versions, commit and processor of this run, when all else is done."""
     input:
@@ -70,6 +84,7 @@ rule cost:
         fingerprint=fingerprint("scripts/collect_costs.py"),
         threads=1,
         benchmarks=f"{RESULTS}/benchmarks",
+        counted_for=counted_for,
     script:
         "../../scripts/collect_costs.py"
 

@@ -3,6 +3,7 @@
 from knnlm.lm.architecture import SITES, STANDING_SITES
 from knnlm.lm.schedule import can_continue
 from knnlm.plan.sizes import INVERTED_FILES
+from knnlm.runtime.relations import tokens_needed
 
 BASELINE = config["baseline"]
 LM_SEED = config["lm_seeds"][0]  # of what needs one LM alone
@@ -74,34 +75,7 @@ def sites_of_model(wildcards):
 
 def needed_tokens(wildcards):
     """Return the tokens that each split of a corpus must have, by the setting that asks for them."""
-    models = {
-        name: model
-        for name, model in config["models"].items()
-        if model["tokenizer"] == wildcards.tokenizer
-    }
-    window = {f"models.{name}.context": 1 + model["context"] for name, model in models.items()}
-    entries = {
-        f"search.k in datastores.{name}": 1 + math.ceil(config["search"]["k"] / store["share"])
-        for name, store in config["datastores"].items()
-        if store["model"] in models and store["corpus"] == wildcards.corpus
-    }
-    stopping = {
-        f"models.{name}.training.validation_tokens": model["training"]["validation_tokens"]
-        for name, model in models.items()
-        if stops_early(model) and model["corpus"] == wildcards.corpus
-    }
-    nothing = {"a text": 1}
-    return {
-        "train": nothing | window | entries,
-        "validation": nothing | window | stopping,
-        "test": nothing | window,
-    }
-
-
-def stops_early(model):
-    """Return whether the training of a model stops by its loss on some tokens of validation."""
-    training = model.get("training", {})
-    return training.get("early_stopping") and training["validation_tokens"]
+    return tokens_needed(config, wildcards.corpus, wildcards.tokenizer)
 
 
 def trunk(wildcards):

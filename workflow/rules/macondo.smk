@@ -40,9 +40,15 @@ def shape_to_fine_tune(wildcards):
 
 
 def model_to_fine_tune(wildcards):
-    """Return the folder of the LM from which a fine-tuning starts, if it is one of `models`."""
+    """Return the folder of the LM from which a fine-tuning starts, if it is one of `models`.
+
+    Experiment seeds take the LM seeds in turn, so that no verdict hangs on one trained LM.
+    """
     init = fine_tuning_of(wildcards)["init"]
-    return f"{RESULTS}/models/{init}/seed{LM_SEED}" if init in config["models"] else []
+    if init not in config["models"]:
+        return []
+    turn = config["experiment_seeds"].index(int(wildcards.seed)) % len(config["lm_seeds"])
+    return f"{RESULTS}/models/{init}/seed{config['lm_seeds'][turn]}"
 
 
 def tokenizer_to_fine_tune(wildcards):

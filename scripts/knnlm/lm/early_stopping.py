@@ -6,7 +6,13 @@ killed training that goes on from a state decides as if it had never been interr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from torch import nn
+
+from knnlm.lm.state import save_parameters
+
+BEST = "best.safetensors"  # the parameters of the best evaluation so far
 Rows = Sequence[Mapping[str, float]]
 
 
@@ -22,6 +28,11 @@ class EarlyStopping:
     metric: str
     patience: int
 
+    def keep(self, rows: Rows, module: nn.Module, folder: Path) -> None:
+        """Write the parameters of a module if the last evaluation is lower than all before it."""
+        if self.best_step(rows) == self._evaluated(rows)[-1]["step"]:
+            save_parameters(folder / BEST, module)
+
     def best_step(self, rows: Rows) -> int:
         """Return the update of the lowest value so far, of equal ones the first.
 
@@ -30,10 +41,6 @@ class EarlyStopping:
         """
         evaluated = self._evaluated(rows)
         return int(min(evaluated, key=lambda row: row[self.metric])["step"])
-
-    def is_best(self, rows: Rows) -> bool:
-        """Return whether the last evaluation is lower than all before it."""
-        return self.best_step(rows) == self._evaluated(rows)[-1]["step"]
 
     def is_over(self, rows: Rows) -> bool:
         """Return whether the patience is used up."""

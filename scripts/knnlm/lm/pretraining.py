@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from knnlm.lm.early_stopping import EarlyStopping
+from knnlm.lm.early_stopping import BEST, EarlyStopping
 from knnlm.lm.model import create_model, save_model
 from knnlm.lm.process import this_process
 from knnlm.lm.schedule import can_continue, tokens_per_update, trunk_step, updates
-from knnlm.lm.training import BEST, STATE, Evaluation, Journal, Recipe, train
+from knnlm.lm.training import STATE, Evaluation, Journal, Recipe, train
 from knnlm.lm.windows import ShuffledWindows, windows
 from knnlm.runtime.artifacts import atomic_path, identity, read_manifest, require_origin
 from knnlm.runtime.making import Target, making

@@ -1,8 +1,7 @@
-"""One training loop, for models from scratch, for fine-tuning and for what replaces a datastore.
+"""One training loop: models from scratch, fine-tuning, and what replaces a datastore.
 
-It runs on accelerate: the device and the number of processes are the machine's. Batches and
-random draws are functions of the seed and the number of the update, so a run that was killed
-goes on from its last state and ends in the same bytes.
+It runs on accelerate, on the machine's device and processes. Batches and draws are functions of the
+seed and the number of the update, so a killed run goes on from its last state to the same bytes.
 """
 
 import math
@@ -16,24 +15,16 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from knnlm.lm.early_stopping import EarlyStopping
+from knnlm.lm.early_stopping import BEST, EarlyStopping
 from knnlm.lm.optimizer import create_optimizer
 from knnlm.lm.process import create_accelerator
 from knnlm.lm.schedule import learning_rate
-from knnlm.lm.state import (
-    Log,
-    load_parameters,
-    load_state,
-    save_parameters,
-    save_state,
-    trained,
-)
+from knnlm.lm.state import Log, load_parameters, load_state, save_state, trained
 from knnlm.runtime.logs import Progress
 from knnlm.runtime.seeds import derive_seed
 from knnlm.runtime.signals import stop, stop_is_asked
 
 STATE = "state.safetensors"
-BEST = "best.safetensors"  # the parameters of the best evaluation so far, for early stopping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +78,8 @@ class Evaluation(NamedTuple):
         measure: called with the number of finished updates, without gradients, on the module in
             eval mode, by the first process; what it returns joins the row of the log.
         at: numbers of finished updates, 0 for before the first.
-        early_stopping: by which metric the training may stop before its last update; its module
-            is then left as the best evaluation found it. None takes every update.
+        early_stopping: the training may stop before its last update, and then leaves the module
+            as the best evaluation found it; None takes every update.
     """
 
     measure: Callable[[int], Mapping[str, float]]
@@ -144,7 +135,7 @@ def train(
                 run.leave()
             if evaluation is not None and done in evaluation.at:
                 run.report(evaluation.measure)
-                if run.has_no_patience_left(evaluation.early_stopping, journal.folder / BEST):
+                if run.is_over(evaluation.early_stopping, journal.folder):
                     break
             elif done > 0 and (done % journal.log_every == 0 or done == recipe.steps):
                 run.report(None)
@@ -154,7 +145,8 @@ def train(
             done = run.log.done
             progress(run.log)
         if evaluation is not None and evaluation.early_stopping is not None:
-            run.restore(journal.folder / BEST)
+            run.accelerator.wait_for_everyone()
+            load_parameters(journal.folder / BEST, module)
         run.release()
     return run.log.rows
 
@@ -255,12 +247,10 @@ class _Training:
     def report(self, evaluate: Callable[[int], Mapping[str, float]] | None) -> None:
         """Add a row to the log, with an evaluation if there is one."""
         self.fetch_losses()
-        log = self.log
-        row = {
-            "step": log.done,
-            "loss": log.loss_sum / log.n_losses if log.n_losses else math.nan,
-            "lr": self.learning_rate(log.done - 1) if log.done else math.nan,
-        }
+        log, loss, lr = self.log, math.nan, math.nan
+        if log.done:
+            loss, lr = log.loss_sum / log.n_losses, self.learning_rate(log.done - 1)
+        row = {"step": log.done, "loss": loss, "lr": lr}
         if evaluate is not None and self.accelerator.is_main_process:
             self.module.eval()
             with torch.no_grad():
@@ -280,19 +270,14 @@ class _Training:
         said = torch.tensor(float(yes), device=self.accelerator.device)
         return bool(self.accelerator.reduce(said, reduction="sum") > 0)
 
-    def has_no_patience_left(self, early_stopping: EarlyStopping | None, best: Path) -> bool:
+    def is_over(self, early_stopping: EarlyStopping | None, folder: Path) -> bool:
         """After an evaluation keep the module if it is the best, and say whether to stop."""
         if early_stopping is None:
             return False
-        rows, evaluates = self.log.rows, self.accelerator.is_main_process
-        if evaluates and early_stopping.is_best(rows):
-            save_parameters(best, self.module)
-        return self.any_process_says(evaluates and early_stopping.is_over(rows))
-
-    def restore(self, best: Path) -> None:
-        """Leave the parameters as the best evaluation found them."""
-        self.accelerator.wait_for_everyone()
-        load_parameters(best, self.module)
+        evaluates = self.accelerator.is_main_process
+        if evaluates:
+            early_stopping.keep(self.log.rows, self.module, folder)
+        return self.any_process_says(evaluates and early_stopping.is_over(self.log.rows))
 
     def save(self, path: Path) -> None:
         """Write the state, on the first process."""

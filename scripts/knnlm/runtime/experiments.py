@@ -19,7 +19,7 @@ PARTS = (
     "caption.rst",
 )  # claims.yaml and headlines.yaml may be left out
 MODULES = ("table.py", "figure.py")
-KEYS = ("order", "settings", "scales", "adds", "schema")
+KEYS = ("order", "paper", "settings", "scales", "adds", "schema")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Experiment:
         name: of the folder, of its block in the config and of its target rule.
         folder: with rules, settings, caption, claims, and perhaps headlines.
         order: its place in the report.
+        paper: the id of the paper that it is part of, the first of several.
         settings: its block of the config.
         scales: what each scale changes in the block.
         adds: entries of shared blocks, by block and name.
@@ -39,6 +40,7 @@ class Experiment:
     name: str
     folder: Path
     order: int
+    paper: str
     settings: Mapping[str, Any]
     scales: Mapping[str, Mapping[str, Any]]
     adds: Mapping[str, Mapping[str, Any]]
@@ -81,10 +83,10 @@ def _read(root: Path, folder: Path) -> Experiment:
         )
     block = read_yaml(folder / "settings.yaml")
     given = set(block) if isinstance(block, Mapping) else set()
-    if not {"order", "settings", "schema"} <= given <= set(KEYS):
+    if not set(KEYS) - {"scales", "adds"} <= given <= set(KEYS):
         raise SettingsError(
-            f"{folder.relative_to(root)}/settings.yaml: expected the keys order, settings and "
-            f"schema, and perhaps scales and adds, got {', '.join(sorted(given)) or 'none'}"
+            f"{folder.relative_to(root)}/settings.yaml: expected the keys order, paper, settings "
+            f"and schema, and perhaps scales and adds, got {', '.join(sorted(given)) or 'none'}"
         )
     parts = {"scales": {}, "adds": {}} | block
     return Experiment(folder.name, folder, **parts)

@@ -4,6 +4,7 @@ What the schema cannot say: that sizes fit together. Those of one experiment sta
 `knnlm/experiments/<name>/checks.py`. Standard library only: the Snakefile imports this module.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +86,32 @@ def _trained_on_its_tokens(settings: Settings, name: str, model: Mapping[str, An
             f"models.{name}.extends: expected a {model['source']} model, got "
             f"{model['extends']!r}, which is {parent['source']}"
         )
+
+
+def tokens_needed(settings: Settings, corpus: str, tokenizer: str) -> dict[str, dict[str, int]]:
+    """Return the tokens that each split of a corpus must have, by the setting that asks for them.
+
+    Args:
+        settings: of the run.
+        corpus: a name in `corpora`.
+        tokenizer: a name in `tokenizers`, in whose tokens the corpus is.
+    """
+    models = {
+        name: model for name, model in settings["models"].items() if model["tokenizer"] == tokenizer
+    }
+    windows = {f"models.{name}.context": 1 + model["context"] for name, model in models.items()}
+    entries = {
+        f"search.k in datastores.{name}": 1 + math.ceil(settings["search"]["k"] / store["share"])
+        for name, store in settings["datastores"].items()
+        if store["model"] in models and store["corpus"] == corpus
+    }
+    validated = {
+        f"models.{name}.training.validation_tokens": model["training"]["validation_tokens"] or 0
+        for name, model in models.items()
+        if model.get("training", {}).get("early_stopping") and model["corpus"] == corpus
+    }
+    windows["a text"] = 1
+    return {"train": windows | entries, "validation": windows | validated, "test": windows}
 
 
 def at_most_context(settings: Settings, key: str, stride: int, model: str) -> None:

@@ -39,6 +39,25 @@ def costs_by_rule(costs: Path, logs: Path) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda entry: (-entry["seconds"], entry["rule"]))
 
 
+def costs_by_experiment(costs: Path) -> list[dict[str, Any]]:
+    """Return one entry for each paper and each of its experiments, in the order of the table.
+
+    Args:
+        costs: the table of `collect_costs`.
+
+    Returns:
+        `paper`, `experiment` ("" for the whole paper), `jobs`, `seconds` and `cpu_seconds`.
+    """
+    table = pd.read_csv(costs, keep_default_na=False, na_values={"cpu_seconds": [""]})
+    table = table[table["paper"] != ""]
+    entries = []
+    for paper, jobs in table.groupby("paper", sort=False):
+        for experiment, some in [("", jobs), *jobs.groupby("experiment", sort=False)]:
+            entry = {"paper": paper, "experiment": experiment, "jobs": len(some)}
+            entries.append(entry | some[["seconds", "cpu_seconds"]].sum().to_dict())
+    return entries
+
+
 def speeds_of(logs: Path, rule: str) -> list[tuple[str, float]]:
     """Return (unit, units a second) of a rule, the median over its logs; none if it tells none."""
     found: dict[str, list[float]] = {}

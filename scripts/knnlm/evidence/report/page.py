@@ -17,7 +17,7 @@ from markupsafe import Markup
 from knnlm.evidence.pages import render
 from knnlm.evidence.report.captions import caption_html, first_sentence, inline_svg
 from knnlm.evidence.report.checks import check_artifacts
-from knnlm.evidence.report.costs import costs_by_rule, disk_by_kind
+from knnlm.evidence.report.costs import costs_by_experiment, costs_by_rule, disk_by_kind
 from knnlm.evidence.report.tables import (
     MARKS,
     headline_rows,
@@ -100,6 +100,7 @@ def write_report(*, output: Path, run: Path, shown: Shown, checksum_gib: float) 
         problems=problems,
         tables=tables,
         costs=_read(problems, costs_by_rule, run / "tables/cost.csv", logs=run / "logs") or [],
+        shares=_read(problems, costs_by_experiment, run / "tables/cost.csv") or [],
         disk=disk_by_kind(artifacts),
         checked=check_artifacts(artifacts, budget=int(checksum_gib * 2**30)),
         environment=json.loads((run / "tables/environment.json").read_text(encoding="utf-8")),

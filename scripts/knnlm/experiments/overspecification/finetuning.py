@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from knnlm.experiments.overspecification.names import FINE_TUNING as KIND
-from knnlm.experiments.overspecification.names import temperatures
+from knnlm.experiments.overspecification.names import neighbors_in_town, temperatures
 from knnlm.experiments.overspecification.scores import read_states, score_children
 from knnlm.experiments.shared.fine_tuning import FineTuning, Training
 from knnlm.lm.anatomy import width
@@ -125,7 +125,7 @@ class _Watch:
             self.model,
             self.splits,
             site=settings["site"],
-            k=settings["k"],
+            k=neighbors_in_town(settings["k"], children=len(self.splits["train"])),
             temperatures=temperatures(settings),
         )
         save_tensors(self._file(step), {name: found[name] for name in (*SCORES, "mean_distance")})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from knnlm.experiments.overspecification.finetuning import save_tensors
-from knnlm.experiments.overspecification.names import FINE_TUNING, KEPT
+from knnlm.experiments.overspecification.names import FINE_TUNING, KEPT, neighbors_in_town
 from knnlm.experiments.overspecification.names import MLP as KIND
 from knnlm.experiments.overspecification.scores import find
 from knnlm.retrieval.datastore import in_memory
@@ -61,7 +61,7 @@ def train_macondo_mlp(
                 done[steps[point]] = _answers(
                     load_file(fine_tuned / f"{point}.safetensors"),
                     mlp,
-                    scores,
+                    scores | {"k": neighbors_in_town(scores["k"], children=contents["examples"])},
                     activation=contents["activation"],
                     seed=target.seed,
                     partial=made.folder / TRAINING,

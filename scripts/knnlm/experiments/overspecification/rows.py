@@ -18,6 +18,7 @@ from knnlm.experiments.overspecification.names import (
     KEPT,
     METRIC,
     MLP,
+    neighbors_in_town,
     temperatures,
 )
 from knnlm.experiments.shared.town_tables import ratio_with_interval, villager_bootstrap
@@ -171,6 +172,10 @@ class FineTuned:
             "vocabulary_size": (contents["vocabulary_size"], "tokens"),
             "names_added_to_the_vocabulary": (contents["names_added"], "names"),
             "datastore_entries": (contents["entries"], "entries"),
+            "k": (
+                neighbors_in_town(self.settings["k"], children=contents["examples"]),
+                "neighbors",
+            ),
             "training_sentences": (contents["examples"], "sentences"),
             "updates": (contents["updates"], "updates"),
             "random_positions": (int(self.fine_tuning["positions"] == "offset"), "1 is yes"),
