@@ -126,7 +126,10 @@ def test_a_claim_that_holds_does_not_fail_on_a_part_of_its_interval(ends, edges)
 def test_a_number_without_an_interval_is_undecided():
     found = only(claim(), run(knn={"value": -5.0}))
 
-    assert (found["verdict"], found["reason"]) == ("undecided", "no interval: one seed")
+    assert (found["verdict"], found["reason"]) == (
+        "undecided",
+        "no interval: it rests on one seed, or on too few documents",
+    )
 
 
 def test_a_counted_number_needs_no_interval():

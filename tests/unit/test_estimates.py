@@ -47,7 +47,7 @@ def test_one_seed_without_an_interval_says_so():
     found = sample(rows([1.0])).summary
 
     assert np.isnan([found.low, found.high]).all()
-    assert found.how == "no interval: one seed"
+    assert found.how == "no interval: it rests on one seed, or on too few documents"
 
 
 def test_a_difference_is_taken_within_each_seed():

@@ -56,6 +56,17 @@ def test_what_is_missing_or_broken_is_named_and_the_rest_is_shown(run):
     assert "24.1" in page
 
 
+@pytest.mark.parametrize(("documents", "named"), [(29, True), (30, False)])
+def test_too_few_documents_for_an_interval_are_named_with_what_to_do(run, documents, named):
+    row = {"experiment": "first", "metric": "documents", "value": documents, "n": documents}
+    write_table(run / "tables/first.csv", tidy([row | {"unit": "count"}]))
+
+    page = page_of(run)
+
+    assert ("first.csv rests on 29 documents, so no interval" in page) is named
+    assert ("lower queries.tokens_per_document" in page) is named
+
+
 def test_an_experiment_that_was_switched_off_is_named_with_its_question(run):
     page = page_of(run, not_run={"second": NOT_RUN})
 

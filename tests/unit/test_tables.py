@@ -1,12 +1,14 @@
 """Tidy tables: columns, checks, bytes."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from knnlm.evidence.cost import collect_costs
 from knnlm.evidence.tables import (
     COLUMNS,
     means_over_seeds,
+    over_seeds,
     read_table,
     select,
     tidy,
@@ -166,3 +168,14 @@ def test_a_file_that_is_no_benchmark_is_an_error(tmp_path):
 
     with pytest.raises(ValueError, match=r"notes\.tsv to be a benchmark file of Snakemake"):
         collect_costs(tmp_path, {})
+
+
+def test_a_number_of_several_seeds_is_shown_as_their_mean_and_one_of_one_seed_as_it_is():
+    rows = [ROW | {"seed": seed, "value": value} for seed, value in ((0, 1.0), (1, 3.0))]
+    table = tidy([*rows, ROW | {"seed": 0, "method": "control", "value": 5.0}])
+    table = pd.concat([table, means_over_seeds(table)], ignore_index=True)
+
+    shown = over_seeds(table)
+
+    assert shown["value"].tolist() == [5.0, 2.0]
+    assert shown["seed"].tolist() == ["0", "all"]

@@ -124,5 +124,5 @@ def _over(n_seeds: int, *, paired: bool = False) -> str:
 
 def _within(row: pd.Series) -> str:
     if np.isnan(row["ci_low"]):
-        return "no interval: one seed"
-    return "bootstrap within one seed"
+        return "no interval: it rests on one seed, or on too few documents"
+    return "rests on one seed: bootstrap within it"

@@ -108,9 +108,11 @@ def means_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows to draw: the means over seeds if there are several, else all rows."""
-    several = (table["seed"] == "all").any()
-    return table[(table["seed"] == "all") | ~several]
+    """Return the rows to show: of a number that several seeds have, their mean alone."""
+    number = [name for name in table.columns if name not in ("seed", "n", *NUMBERS)]
+    seeds = table.groupby(number, dropna=False)["seed"]
+    several = seeds.transform(lambda of_number: (of_number == "all").any()).astype(bool)
+    return table[~several | (table["seed"] == "all")]
 
 
 def select(table: pd.DataFrame, **names: str) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from knnlm.evidence.report.checks import check_artifacts
 from knnlm.evidence.report.costs import costs_by_experiment, costs_by_rule, disk_by_kind
 from knnlm.evidence.report.tables import (
     MARKS,
+    documents_missing,
     headline_rows,
     shown_claims,
     shown_comparison,
@@ -136,6 +137,8 @@ def section_of(
     section.rows = _read(
         section.problems, headline_rows, table, experiment=name, headlines=headlines
     )
+    if section.rows is not None and (missing := documents_missing(table)):
+        section.problems.append(missing)
     return section
 
 

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from knnlm.evidence.tables import NAMES, read_table
+from knnlm.evidence.intervals import MINIMUM_DOCUMENTS
+from knnlm.evidence.tables import NAMES, over_seeds, read_table
 from knnlm.evidence.verdict import (
     FAILS,
     HOLDS,
@@ -56,11 +57,7 @@ def headline_rows(path: Path, *, experiment: str, headlines: Path | None) -> lis
         ValueError: naming the file, if it is not a tidy table.
     """
     table = read_table(path)
-    table = table[table["experiment"] == experiment] if len(table) else table
-    # of a number that several seeds have, their mean alone; another may have one seed
-    others = [name for name in NAMES if name != "seed"]
-    several = table.groupby(others)["seed"].transform(lambda seeds: (seeds == "all").any())
-    table = table[~several.astype(bool) | (table["seed"] == "all")]
+    table = over_seeds(table[table["experiment"] == experiment]) if len(table) else table
     if headlines is None:
         first = table[table["ci_low"].notna()].head(WITHOUT_HEADLINES)
         return [_headline(row, {}) for _, row in first.iterrows()]
@@ -69,6 +66,23 @@ def headline_rows(path: Path, *, experiment: str, headlines: Path | None) -> lis
         for pattern in yaml.safe_load(headlines.read_text(encoding="utf-8"))
         for _, row in table[_matches(table, pattern)].iterrows()
     ]
+
+
+def documents_missing(path: Path) -> str:
+    """Return what to do if a table rests on too few documents for an interval, else "".
+
+    Raises:
+        ValueError: naming the file, if it is not a tidy table.
+    """
+    table = read_table(path)
+    counts = table.loc[table["metric"] == "documents", "value"]
+    if counts.empty or counts.min() >= MINIMUM_DOCUMENTS:
+        return ""
+    return (
+        f"{path.name} rests on {counts.min():.0f} documents, so no interval over documents is "
+        f"given, which needs {MINIMUM_DOCUMENTS}: use a text with more documents in test, or "
+        "lower queries.tokens_per_document so that more of them are scored"
+    )
 
 
 def _matches(table: pd.DataFrame, pattern: Mapping[str, str]) -> pd.Series:

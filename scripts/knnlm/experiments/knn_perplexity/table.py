@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from knnlm.evidence.intervals import MINIMUM_DOCUMENTS
 from knnlm.evidence.metrics import hits_at_k
 from knnlm.evidence.references import reference_rows, told_rows
 from knnlm.evidence.scored_text import Row
@@ -180,6 +181,8 @@ def _require_one_corpus(text: Path, tokens: Path, queries: Sequence[Path]) -> No
 
 def _counts(names: Mapping[str, Any], test: ScoredSplit, n_seeds: int, n_entries: int) -> list[Row]:
     """Return how much of everything the numbers rest on."""
+    if test.text.bootstrap.n_documents < MINIMUM_DOCUMENTS:
+        LOGGER.warning("fewer than %s test documents: no intervals", MINIMUM_DOCUMENTS)
     counts = {
         "queries": test.queries.n_queries,
         "documents": test.text.bootstrap.n_documents,

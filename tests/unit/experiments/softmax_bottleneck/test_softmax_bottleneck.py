@@ -525,8 +525,8 @@ def test_a_projection_in_the_place_of_another_map_stops_with_its_name(folders, t
     [
         ({"heads": ["gpt5"]}, r"softmax_bottleneck\.heads\.0: unknown name 'gpt5'"),
         (
-            {"ranks": [8, 128]},
-            r"ranks: expected ranks below 128, the width of model 'base', got 128",
+            {"ranks": [8, 64]},
+            r"ranks: expected ranks below 64, the width of model 'base', got 64",
         ),
     ],
 )
