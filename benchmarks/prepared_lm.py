@@ -8,6 +8,7 @@ import yaml
 from knnlm.lm.pretraining import train_language_model
 from knnlm.runtime.experiments import read_experiments, with_experiments
 from knnlm.runtime.making import Target
+from knnlm.runtime.relations import tokens_needed
 from knnlm.runtime.settings import resolve
 from knnlm.text.corpus import build_corpus
 from knnlm.text.encoding import tokenize_corpus
@@ -36,11 +37,25 @@ def settings() -> dict[str, Any]:
 def prepare(folder: Path, *, updates: int, people: int) -> Prepared:
     """Make the gazetteer, its tokenizer and tokens, and an LM trained for some updates."""
     config = settings()
-    name = config["corpus"]
-    corpus = {**config["corpora"][name], "people": people}
-    text, tokenizer, tokens, model = (
-        folder / part for part in ("text", "tokenizer", "tokens", "model")
+    tokens, tokenizer = prepare_tokens(folder, config, people=people)
+    base = config["models"]["base"]
+    a_batch = base["training"]["batch_size"] * base["training"]["accumulation"] * base["context"]
+    training = {**base["training"], "tokens": updates * a_batch}
+    model = folder / "model"
+    train_language_model(
+        Target(model, "bench", {"seed": "0"}),
+        tokens=tokens,
+        tokenizer=tokenizer,
+        model={**base, "training": training},
     )
+    return Prepared(tokens, tokenizer, model, config)
+
+
+def prepare_tokens(folder: Path, config: dict[str, Any], *, people: int) -> tuple[Path, Path]:
+    """Make the gazetteer and its tokens; return the folders of tokens and tokenizer."""
+    name, base = config["corpus"], config["models"]["base"]
+    corpus = {**config["corpora"][name], "people": people}
+    text, tokenizer, tokens = (folder / part for part in ("text", "tokenizer", "tokens"))
     build_corpus(
         Target(text, "bench", {"corpus": name}),
         corpus=corpus,
@@ -49,23 +64,13 @@ def prepare(folder: Path, *, updates: int, people: int) -> Prepared:
     build_tokenizer(
         Target(tokenizer, "bench"),
         text=text,
-        tokenizer=config["tokenizers"][config["models"]["base"]["tokenizer"]],
+        tokenizer=config["tokenizers"][base["tokenizer"]],
         cache=folder / "downloads",
     )
-    context = config["models"]["base"]["context"]
     tokenize_corpus(
         Target(tokens, "bench"),
         text=text,
         tokenizer=tokenizer,
-        minimum_tokens=dict.fromkeys(("train", "validation", "test"), context + 1),
+        needed=tokens_needed(config, name, base["tokenizer"]),
     )
-    shape = config["models"]["base"]
-    a_batch = shape["training"]["batch_size"] * shape["training"]["accumulation"] * context
-    training = {**shape["training"], "tokens": updates * a_batch}
-    train_language_model(
-        Target(model, "bench", {"seed": "0"}),
-        tokens=tokens,
-        tokenizer=tokenizer,
-        model={**shape, "training": training},
-    )
-    return Prepared(tokens, tokenizer, model, config)
+    return tokens, tokenizer

@@ -6,8 +6,9 @@ from scratch on windows of 128 tokens at three widths, with the share of the mea
 matrix product (fp32, same threads; FLOPs as counted for an update, attention included); and
 fine-tuning on Macondo: 4 short sentences an update, padded to the longest as the Trainer's
 collator does. The Trainer runs first, in a process as it is; ours then reuse the memory that they
-free, as every job of the workflow does. The last row is the bound of fine-tuning: the same updates
-if nothing but their matrix products took time, by their share in torch's profiler.
+free, as every job of the workflow does. Then the bound of fine-tuning: the same updates if nothing
+but their matrix products took time, by their share in torch's profiler. The last row trains the
+base LM of the scale `cpu` as it was before to some validation loss, and as it is now to the same.
 
 One thread, as at the scale `cpu`; times are CPU times, as other work may share the cores.
 
@@ -32,6 +33,7 @@ from transformers.utils.logging import set_verbosity_error
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from ratio_table import Row, print_table
+from recipes import recipe_rows
 
 from knnlm.experiments.mlp_augmentation.flops import update_flops, window, without_data
 from knnlm.lm.finetuning import IGNORED, Epochs, NextToken, Texts, mean_nll
@@ -215,13 +217,15 @@ def main() -> None:
     rows = [row for width in WIDTHS for row in from_scratch(width, batches, theirs[width])]
     texts = Texts(tokens, lengths, lengths - 1)
     tuned, note = fine_tuning(texts, short, their_tuning)
+    recipes, losses = recipe_rows()
     print_table(
         f"Training, {LAYERS} layers, vocabulary {VOCABULARY:,}, CPU time of {options.threads} "
         f"{'thread' if options.threads == 1 else 'threads'}",
-        [*rows, *tuned],
+        [*rows, *tuned, *recipes],
         f"{options.updates} updates of {WINDOWS} windows of {CONTEXT} tokens; {short} updates of "
         f"{SENTENCES} sentences of up to {LONGEST} tokens.",
         note,
+        losses,
     )
 
 

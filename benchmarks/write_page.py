@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "measurements" / "cpu.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 HERE = Path(__file__)
-PARTS = {"write_page", "ratio_table", "prepared_lm"}  # of the others
+PARTS = {"write_page", "ratio_table", "prepared_lm", "recipes"}  # of the others
 ELSEWHERE = {"gpu", "plan"}  # need a GPU, or a measured machine and a run: docs/scaling.md
 
 

@@ -1,6 +1,7 @@
 """Verdicts, against regions and intervals worked out by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,16 @@ def test_a_number_without_an_interval_is_undecided():
         "undecided",
         "no interval: it rests on one seed, or on too few documents",
     )
+
+
+@pytest.mark.parametrize(("scale", "said"), [("cpu", True), ("paper", False)])
+def test_what_a_small_lm_cannot_decide_is_said_beside_its_verdict(scale, said):
+    seeds = replace(run(knn=[-1.0, -1.1, -0.9]), settings={"scale": scale})
+
+    found = only(claim(small_lm="it knows no names"), seeds)
+
+    assert found["verdict"] == "holds"
+    assert ("cannot decide it: it knows no names" in found["reason"]) is said
 
 
 def test_a_counted_number_needs_no_interval():

@@ -24,6 +24,7 @@ COLUMNS = (
     *("id", "paper", "exhibit", "claim", "relation", "theirs", "ours", "ci_low", "ci_high"),
     *("n", "unit", "margin", "margin_source", "verdict", "reason", "stricter_than"),
 )
+SMALL = "cpu"  # the scale whose LM some claims are beyond
 SCHEMA = Path(__file__).with_name("claims_schema.yaml")
 
 Block = dict[str, Any]
@@ -138,7 +139,7 @@ def _verdicts(block: Block, evidence: Evidence) -> Iterator[dict[str, Any]]:
         rows = chosen_rows(evidence.tables[name], block["of"], evidence.settings)
         for value in rows[column].unique() if column else [None]:
             one = _narrowed(block, column, value, named=column and rows[column].nunique() > 1)
-            yield _decided(one, _estimate(one, evidence))
+            yield _decided(one, _estimate(one, evidence), scale=evidence.settings.get("scale"))
     except NothingSelected as nothing:
         reason = f"table {name}.csv has {nothing}"
         if "needs" in block:
@@ -172,11 +173,13 @@ def _estimate(block: Block, evidence: Evidence) -> Estimate:
     return found
 
 
-def _decided(block: Block, found: Estimate) -> dict[str, Any]:
+def _decided(block: Block, found: Estimate, *, scale: str | None) -> dict[str, Any]:
     decision = verdict(found, region(block))
     reason = found.how
     if decision == UNDECIDED and not np.isnan(found.low):
         reason = f"the interval covers the border; {reason}"
+    if "small_lm" in block and scale == SMALL:
+        reason += f"; the LM of this scale cannot decide it: {' '.join(block['small_lm'].split())}"
     numbers = {"ours": found.value, "ci_low": found.low, "ci_high": found.high}
     return _row(block, decision, reason) | numbers | {"n": found.n, "unit": found.unit}
 

@@ -12,7 +12,6 @@ INVERTED_FILES = ("ivf_flat", "ivfpq")  # the engines with an index on disk
 KEPT_VALUES = 9  # values of the width, and of the hidden size, that a layer keeps of a token
 ASPECT = 64  # width over layers of a model of which only the size is known, as in GPT-2
 SENTENCE = 23  # tokens of a sentence of Macondo, the end-of-document token included
-SHARES = {"train": 0.772, "validation": 0.114, "test": 0.114}  # of the bytes of a generated corpus
 TRAIN_BYTES = {"wikitext-103-raw-v1": 541_096_898, "wikitext-2-raw-v1": 10_918_118}
 HELD_OUT_BYTES = {"validation": 1_144_748, "test": 1_288_556}  # of both
 PUBLISHED_TOKENS = {("wikitext-103-raw-v1", "train", 33_344): 153_225_485}  # Xu et al. (2023)
@@ -102,7 +101,8 @@ def text_bytes(config: Settings, corpus: str, split: str) -> float:
     """Return the bytes of a split: of files, as published, or estimated."""
     block = config["corpora"][corpus]
     if block["source"] == "gazetteer":  # counted at 150, 1,400 and 4,000 people
-        return (195_000 + 2053 * block["people"]) * SHARES[split]
+        share = 1 - 2 * block["held_out"] if split == "train" else block["held_out"]
+        return (195_000 + 2053 * block["people"]) * share
     if block["source"] == "local":  # "valid" is as good a name as "validation"
         files = sorted(Path(block["path"]).glob(f"{split.removesuffix('ation')}*.txt"))
         return files[0].stat().st_size if files else UNKNOWN_BYTES
