@@ -1,5 +1,15 @@
 # Can the last layers of the LM express the kNN-LM's distributions?
 
+
+def other_heads(wildcards):
+    """Return the models on whose heads the distributions of the first LM seed are projected too."""
+    if int(wildcards.seed) != LM_SEED:
+        return []
+    return [
+        f"{RESULTS}/models/{model}/seed{LM_SEED}" for model in config["softmax_bottleneck"]["heads"]
+    ]
+
+
 PROJECTED = {
     "seed": config["lm_seeds"],
     "last_layers": config["softmax_bottleneck"]["last_layers"],
@@ -62,9 +72,7 @@ rule project_on_heads:
     """Solve the projection onto linear heads, also cut and foreign ones, to the optimum."""
     input:
         **PROJECTED_FROM,
-        others=expand(
-            "<results>/models/{model}/seed{{seed}}", model=config["softmax_bottleneck"]["heads"]
-        ),
+        others=other_heads,
     output:
         optima=directory("<results>/projections/seed{seed}/optima"),
     log:

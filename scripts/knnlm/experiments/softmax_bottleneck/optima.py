@@ -6,7 +6,7 @@ of other models of the same vocabulary. f and f_g end in the LM's own head and s
 nearer to p than its optimum.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,13 +55,14 @@ class Unit(NamedTuple):
         return f"{self.target}.{self.head}.npz"
 
 
-def units_of(settings: Mapping[str, Any]) -> list[Unit]:
+def units_of(settings: Mapping[str, Any], others: Collection[str]) -> list[Unit]:
     """Return the optima: of the tuned kNN-LM on every head, of the published on the LM's own.
 
     Args:
         settings: the block `softmax_bottleneck` of the config.
+        others: names of the other models whose heads are tried.
     """
-    heads = [OWN, *(f"rank_{rank}" for rank in settings["ranks"]), *settings["heads"]]
+    heads = [OWN, *(f"rank_{rank}" for rank in settings["ranks"]), *others]
     return [*(Unit(TUNED, head) for head in heads), Unit(PUBLISHED, OWN)]
 
 
@@ -81,7 +82,7 @@ def project_on_heads(
         target: for each optimum nll of the targets, both KLs and the certificate, (n,) float64;
             `places` (n,) of the sampled queries.
         inputs: the LM, its queries and their neighbors.
-        others: the models whose heads are tried, of settings["heads"].
+        others: the models of settings["heads"], whose heads are tried; of one seed, or none.
         points: k, temperature and lmbda, tuned and published.
         settings: the block `softmax_bottleneck` of the config.
 
@@ -90,13 +91,13 @@ def project_on_heads(
             are others.
     """
     found = places(others, kind="model", by=("model", "seed"))
-    heads = {name: found[name, target.seed] for name in settings["heads"]}
+    heads = {name: found[name, target.seed] for name in settings["heads"] if others}
     tokenizer = read_manifest(inputs.model, kind="model")["made_from"]["tokenizer"]
     made_from = inputs.origins()
     for name, folder in heads.items():
         require_origin(folder, kind="model", role="tokenizer", expected=tokenizer)
         made_from[f"head of {name}"] = identity(folder, kind="model")
-    units = [*units_of(settings)]
+    units = units_of(settings, heads)
     described = {name: point._asdict() for name, point in points.items()}
     with making(
         target,
