@@ -1,9 +1,11 @@
 import importlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import yaml
 
+from knnlm.plan.sizes import require_bytes
 from knnlm.runtime.experiments import read_experiments, with_experiments
 from knnlm.runtime.relations import check_relations
 from knnlm.runtime.settings import SettingsError, deep_merge, resolve
@@ -312,6 +314,27 @@ def test_bad_settings_are_named_with_what_was_expected_and_given(case):
 
     with pytest.raises(SettingsError, match=message):
         settings_of(**command_line)
+
+
+@pytest.mark.parametrize(("asked", "refused"), [(2000, False), (2001, True)])
+def test_a_split_with_fewer_bytes_than_tokens_asked_stops_before_any_job(tmp_path, asked, refused):
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.txt").write_text("word " * 400)
+    training = {"early_stopping": {"patience": 3}, "validation_tokens": asked}
+    settings = settings_of(
+        corpus="mine",
+        corpora={"mine": {"source": "local", "path": str(tmp_path), "documents": "lines"}},
+        models={"base": {"training": training}},
+    )
+
+    with pytest.raises(SettingsError) if refused else nullcontext() as stopped:
+        require_bytes(settings)
+
+    if refused:
+        assert str(stopped.value).startswith(
+            "models.base.training.validation_tokens: expected at most as many tokens as the "
+            "validation split of 'mine' has bytes, 2,000, got 2,001"
+        )
 
 
 def test_entries_that_name_no_corpus_have_the_subject():

@@ -10,6 +10,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))  # the library, for this file and the others
 
 from knnlm.lm.pretrained_folder import check_pretrained_folder
+from knnlm.plan.sizes import require_bytes
 from knnlm.runtime.experiments import read_experiments, read_yaml, with_experiments
 from knnlm.runtime.fingerprint import code_of, fingerprint as fingerprint_of
 from knnlm.runtime.relations import check_relations
@@ -29,6 +30,7 @@ def settings_of_run():
     command_line = workflow.config_settings.overwrite_config
     settings = resolve(deep_merge(defaults, config), command_line, schema)
     check_relations(settings)
+    require_bytes(settings)
     for name, model in settings["models"].items():
         if model["source"] == "pretrained" and Path(model["model"]).is_dir():
             own = Path(settings["tokenizers"][model["tokenizer"]].get("model", ""))
