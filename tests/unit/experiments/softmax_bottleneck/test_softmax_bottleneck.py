@@ -559,12 +559,17 @@ def test_the_figure_is_drawn_from_the_table_alone(folders, tmp_path, seeds):
             save_figure(figure, svg=tmp_path / f"{name}.svg", png=tmp_path / f"{name}.png")
 
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-    left, right = figure.axes
-    lines = [label.get_text() for label in left.get_yticklabels()]
-    assert lines[0] == "head, optimum"
+    *targets, ranks = figure.axes
+    assert [axes.get_title() for axes in targets] == [
+        "tuned",
+        "published",
+        "published, tuned temperature",
+    ]
+    lines = [label.get_text() for label in targets[0].get_yticklabels()]
+    assert lines[:3] == ["f, nearest", "f, from the LM", "f, from enc(c)"]
     assert len(lines) == 8
-    assert "-7.25" in {text.get_text() for text in left.texts}
-    assert {text.get_text() for text in right.texts} == {"narrow", "wide"}
+    assert "-7.25" in {text.get_text() for text in targets[0].texts}
+    assert {text.get_text() for text in ranks.texts} == {"narrow", "wide"}
 
 
 # Kills, and what does not belong together
