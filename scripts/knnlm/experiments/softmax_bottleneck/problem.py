@@ -8,8 +8,8 @@ one. The maps:
     norm_and_f  z -> W norm(z)                 ours: what follows the last block
     f_g         z -> W norm(z + MLP(norm(z)))  the paper's f after g; the final norm stands between
 
-Each map can start where it gives exactly the LM. The paper starts at enc(c). Taken as the
-datastore's key, f and norm_and_f can start there too; for f_g enc(c) is where it gives the LM.
+Each map can start where it gives exactly the LM. The paper starts at enc(c). For f_g that is where
+it gives the LM; f can start at the datastore's key, which is enc(c) after its layer norm.
 """
 
 from collections.abc import Mapping
@@ -135,14 +135,14 @@ class Problem:
     def starts(self, last_layers: str) -> dict[str, Tensor]:
         """Return where z may start, (n, d) by name: where the map gives the LM, and at the key.
 
-        f_g has no second start: its enc(c) is the residual stream, where it gives the LM.
+        Only f has a second start: enc(c) of f_g is the residual stream, where it gives the LM.
         """
         residual = self.states(FFN_INPUT_BEFORE)
-        if last_layers == F_G:
-            return {FROM_LM: residual}
-        if last_layers == NORM_AND_F:
-            return {FROM_LM: apply_g(self.network, residual), FROM_KEY: self.states(self.site)}
-        return {FROM_LM: self.states(OUTPUT_AFTER), FROM_KEY: self.states(self.site)}
+        return {
+            F: lambda: {FROM_LM: self.states(OUTPUT_AFTER), FROM_KEY: self.states(self.site)},
+            NORM_AND_F: lambda: {FROM_LM: apply_g(self.network, residual)},
+            F_G: lambda: {FROM_LM: residual},
+        }[last_layers]()
 
 
 def load_problem(inputs: ProjectionInputs, point: Point, *, positions: int) -> Problem:

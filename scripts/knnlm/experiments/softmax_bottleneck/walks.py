@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnlm.experiments.softmax_bottleneck.problem import (
-    F_G,
     FROM_KEY,
     FROM_LM,
     NORM_AND_F,
@@ -81,19 +80,20 @@ def at(stop: Stop) -> str:
 def walks_of(last_layers: str, settings: Mapping[str, Any]) -> Iterator[Walk]:
     """Yield the walks of one map, those of one target together.
 
-    The map that is ours is walked for the tuned kNN-LM alone.
+    The map that is ours is walked for the tuned kNN-LM alone, and from the LM.
 
     Args:
         last_layers: f, norm_and_f or f_g.
         settings: the block `softmax_bottleneck` of the config.
     """
-    starts = (FROM_LM,) if last_layers == F_G else (FROM_LM, FROM_KEY)
+    starts = (FROM_LM, FROM_KEY) if last_layers == F else (FROM_LM,)
     for target in (TUNED,) if last_layers == NORM_AND_F else TARGETS:
         for start, direction, optimizer in product(starts, DIRECTIONS, settings["optimizers"]):
             adam = settings["optimizers"][optimizer]
-            stops = tuple(Stop(name, **stop) for name, stop in adam["stops"].items())
-            lr, max_steps = adam["lr"], adam["max_steps"]
-            yield Walk(target, start, direction, optimizer, lr, max_steps, stops)
+            if target in adam["targets"]:
+                stops = tuple(Stop(name, **stop) for name, stop in adam["stops"].items())
+                lr, max_steps = adam["lr"], adam["max_steps"]
+                yield Walk(target, start, direction, optimizer, lr, max_steps, stops)
         if target == TUNED:
             yield from _long_walks(last_layers, **settings["long"])
 
