@@ -14,7 +14,7 @@ from knnlm.evidence.tables import over_seeds
 
 HEIGHT = 5.6  # inches
 HEIGHTS = (1.9, 1.0)  # of the rows of panels, relative
-LOWEST, HIGHEST = -0.5, 1.5  # shares at which the axes end: half of the gap beyond LM and kNN-LM
+LOWEST, HIGHEST = -0.5, 2.0  # shares at which the axes end
 APART = 0.09  # points of one line, in lines
 NEAREST = "black"  # the optimum, or the nearest that was found
 WALKS = (*OTHERS, REFERENCE)  # one for each optimizer and stop
@@ -181,9 +181,10 @@ def _draw_ranks(axes: Axes, shares: pd.DataFrame, ranks: pd.Series) -> None:
     axes.set_xscale("log", base=2)
     axes.margins(x=0.12)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.set_ylim(bottom=max(LOWEST, axes.get_ylim()[0]))
-    axes.set_xlabel("rank of W: the LM's head cut by SVD (line),\nheads of other models (squares)")
-    axes.set_ylabel("share recovered at the certified optimum")
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(LOWEST, low), min(HIGHEST, high))
+    axes.set_xlabel("rank of W: the LM's head cut by SVD (line), heads of other models (squares)")
+    axes.set_ylabel("share recovered\nat the certified optimum")
 
 
 def _mark_ends(line: Callable[..., object]) -> None:

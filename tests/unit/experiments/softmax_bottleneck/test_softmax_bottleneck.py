@@ -18,6 +18,7 @@ from retrieval_artifacts import (
 )
 from scored_run_artifacts import called, of_another_seed, write_point
 
+from knnlm.evidence.claims import Evidence, evaluate_claims, read_claims
 from knnlm.evidence.intervals import DocumentBootstrap
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, write_table
@@ -451,6 +452,31 @@ def test_differences_between_walks_are_paired_position_by_position(folders, tabl
     check("f_g", "from_lm", "p||f", small, "f_from_key", ("f", "from_key", "p||f", small))
     check("f", "from_key", "f||p", large, "p||f", ("f", "from_key", "p||f", large))
     check("f", "from_key", "f||p", large, "tight", ("f", "from_key", "f||p", "large_lr/tight"))
+
+
+def test_each_claim_has_a_verdict_for_each_reading_that_the_text_allows(table):
+    experiment = "softmax_bottleneck"
+    claims = read_claims([ROOT / f"workflow/experiments/{experiment}/claims.yaml"])
+    evidence = Evidence({experiment: table}, {experiment: experiment}, settings={})
+
+    verdicts = evaluate_claims(claims, evidence).set_index("id")
+
+    counts = verdicts.index.str.partition("/").get_level_values(0).value_counts().to_dict()
+    assert counts == {
+        "bottleneck_is_not_the_cause": 3,  # targets
+        "optimum_has_the_perplexity_of_knn": 3,
+        "projection_to_f_has_the_perplexity_of_knn": 3 * 2 * 2,  # and starts and directions
+        "projection_to_f_g_has_the_perplexity_of_knn": 3 * 2,  # one start
+        "projection_to_f_has_small_kl": 3 * 2 * 2,
+        "projection_to_f_g_has_small_kl": 3 * 2,
+        "kl_f_p_of_the_lm_is_not_small": 3,
+        "kl_p_f_of_the_lm_is_not_small": 3,
+        "small_steps_are_harder_with_the_mlp": 2 * 2,
+        "small_steps_are_harder_with_the_mlp_same_start": 2 * 2,
+    }
+    printed = "published/from_key/f||p/large_lr/mean"
+    ours = verdicts.loc[f"projection_to_f_has_small_kl/{printed}", "ours"]
+    assert ours == value(table, method="f", setting=printed, metric="kl_f_p")
 
 
 def test_nothing_is_compared_with_itself(table):
