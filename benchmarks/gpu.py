@@ -23,6 +23,7 @@ from torch import Tensor
 
 from knnlm.experiments.softmax_bottleneck.mixture import Mixture
 from knnlm.experiments.softmax_bottleneck.projection import project
+from knnlm.experiments.softmax_bottleneck.stops import Stop
 from knnlm.lm.model import create_model
 from knnlm.lm.pretraining import next_token_loss
 from knnlm.lm.training import Journal, Recipe, train
@@ -211,7 +212,7 @@ def projection(device: str, sizes: Sizes, peak: float) -> Iterator[Line]:
             mixture,
             direction="p||f",
             lr=0.1,
-            tolerance=None,
+            stops=[Stop("end", "mean", None)],
             max_steps=steps,
             tile=sizes.projected,
         )

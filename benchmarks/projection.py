@@ -34,6 +34,7 @@ from knnlm.experiments.softmax_bottleneck.convex_projection import (
 )
 from knnlm.experiments.softmax_bottleneck.mixture import Mixture
 from knnlm.experiments.softmax_bottleneck.projection import project
+from knnlm.experiments.softmax_bottleneck.stops import Stop
 from knnlm.retrieval.distribution import knn_distribution
 
 N_QUERIES, DIM, N_TOKENS, K = 400, 128, 4096, 64
@@ -115,7 +116,7 @@ def adam_over_tokens(mixture: Mixture, max_steps: int) -> list[float]:
         mixture,
         direction="p||f",
         lr=LR,
-        tolerance=None,
+        stops=[Stop("end", "mean", None)],
         max_steps=max_steps,
         tile=N_QUERIES,
     ).kl_trace

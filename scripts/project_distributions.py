@@ -1,9 +1,9 @@
-"""Project the kNN-LM's distributions onto the last layers of the LM, by the paper's optimizer."""
+"""Project kNN-LMs' distributions onto the last layers of the LM, by the paper's optimizer."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.experiments.softmax_bottleneck.problem import ProjectionInputs
+from knnlm.experiments.softmax_bottleneck.problem import ProjectionInputs, points_of
 from knnlm.experiments.softmax_bottleneck.walks import project_distributions
 from knnlm.retrieval.tuning import read_tuned
 from knnlm.runtime.job import begin
@@ -17,6 +17,6 @@ if __name__ == "__main__":
     project_distributions(
         Target.of(snakemake),
         inputs=ProjectionInputs.of(snakemake),
-        point=read_tuned(Path(snakemake.input.point)).point,
+        points=points_of(read_tuned(Path(snakemake.input.point)).point, snakemake.params.published),
         settings=snakemake.params.settings,
     )

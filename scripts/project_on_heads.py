@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnlm.experiments.softmax_bottleneck.optima import project_on_heads
-from knnlm.experiments.softmax_bottleneck.problem import PUBLISHED, TUNED, ProjectionInputs
-from knnlm.retrieval.tuning import Point, read_tuned
+from knnlm.experiments.softmax_bottleneck.problem import ProjectionInputs, points_of
+from knnlm.retrieval.tuning import read_tuned
 from knnlm.runtime.job import begin
 from knnlm.runtime.making import Target
 
@@ -18,9 +18,6 @@ if __name__ == "__main__":
         Target.of(snakemake),
         inputs=ProjectionInputs.of(snakemake),
         others=[*map(Path, snakemake.input.others)],
-        points={
-            TUNED: read_tuned(Path(snakemake.input.point)).point,
-            PUBLISHED: Point(**snakemake.params.published),
-        },
+        points=points_of(read_tuned(Path(snakemake.input.point)).point, snakemake.params.published),
         settings=snakemake.params.settings,
     )

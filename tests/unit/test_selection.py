@@ -42,6 +42,20 @@ def test_a_coordinate_is_compared_as_a_number_and_may_be_a_setting(table):
     assert list(chosen["value"]) == [3]
 
 
+@pytest.mark.parametrize(
+    ("setting", "values"), [("*/tuned", [1, 2, 3]), ("exact/*", [1, 2, 3]), ("*", [1, 2, 3])]
+)
+def test_a_star_stands_for_any_text(table, setting, values):
+    chosen = chosen_rows(table, {"metric": "hits", "setting": setting}, SETTINGS)
+
+    assert list(chosen["value"]) == values
+
+
+def test_a_star_that_fits_no_row_selects_nothing(table):
+    with pytest.raises(NothingSelected, match=r"setting tuned/\*"):
+        chosen_rows(table, {"metric": "hits", "setting": "tuned/*"}, SETTINGS)
+
+
 def test_a_setting_in_braces_may_be_an_entry_of_a_list():
     assert filled("{compare.1}/end", SETTINGS) == "other/end"
 

@@ -2,11 +2,12 @@
 
 A selector gives values of columns, such as {method: knn_lm, metric: bytes}. Seeds are never
 selected: all seeds of a number belong together. A value in braces is a setting of the run, as in
-"{baseline.index}/tuned", so that a selector holds at every scale.
+"{baseline.index}/tuned", so that a selector holds at every scale. A * stands for any text.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def chosen_rows(
     Args:
         table: a tidy table.
         selector: values of columns; `metric` must be among them. Coordinates of a curve are
-            compared as numbers.
+            compared as numbers; a * in another column stands for any text.
         settings: of the run, for values in braces.
 
     Raises:
@@ -87,7 +88,12 @@ def chosen_rows(
         raise SelectionError(f"metric {wanted['metric']!r}; expected one of {', '.join(metrics)}")
     inside = pd.Series(data=True, index=table.index)
     for name, value in wanted.items():
-        inside &= table[name] == (float(value) if name in coordinates else value)
+        if name in coordinates:
+            inside &= table[name] == float(value)
+        elif "*" in value:
+            inside &= table[name].map(lambda found, like=value: fnmatchcase(found, like))
+        else:
+            inside &= table[name] == value
     if not inside.any():
         described = ", ".join(f"{name} {value}" for name, value in wanted.items())
         raise NothingSelected(f"no row with {described}")

@@ -37,7 +37,7 @@ rule softmax_bottleneck:
 
 
 rule project_distributions:
-    """Project the kNN-LM's distributions onto last layers, by the paper's optimizer."""
+    """Project kNN-LMs' distributions onto last layers, by the paper's optimizer."""
     input:
         **PROJECTED_FROM,
     output:

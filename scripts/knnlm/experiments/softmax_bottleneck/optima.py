@@ -2,7 +2,7 @@
 
 min over z of KL[p || softmax(W z)] is convex, so what a head cannot express is told from what an
 optimizer did not reach. W is the LM's own head, the same cut by SVD to fewer ranks, and the heads
-of other models of the same vocabulary. f and f_g end in the LM's own head and so never come
+of other models of the same vocabulary. Every map ends in the LM's own head and so never comes
 nearer to p than its optimum.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from knnlm.experiments.softmax_bottleneck.convex_projection import optimum, truncated_head
 from knnlm.experiments.softmax_bottleneck.problem import (
-    PUBLISHED,
+    TARGETS,
     TUNED,
     Problem,
     ProjectionInputs,
@@ -56,14 +56,17 @@ class Unit(NamedTuple):
 
 
 def units_of(settings: Mapping[str, Any], others: Collection[str]) -> list[Unit]:
-    """Return the optima: of the tuned kNN-LM on every head, of the published on the LM's own.
+    """Return the optima: of the tuned kNN-LM on every head, of the others on the LM's own.
 
     Args:
         settings: the block `softmax_bottleneck` of the config.
         others: names of the other models whose heads are tried.
     """
     heads = [OWN, *(f"rank_{rank}" for rank in settings["ranks"]), *others]
-    return [*(Unit(TUNED, head) for head in heads), Unit(PUBLISHED, OWN)]
+    return [
+        *(Unit(TUNED, head) for head in heads),
+        *(Unit(target, OWN) for target in TARGETS if target != TUNED),
+    ]
 
 
 def project_on_heads(
@@ -83,7 +86,7 @@ def project_on_heads(
             `places` (n,) of the sampled queries.
         inputs: the LM, its queries and their neighbors.
         others: the models of settings["heads"], whose heads are tried; of one seed, or none.
-        points: k, temperature and lmbda, tuned and published.
+        points: k, temperature and lmbda of each kNN-LM, by name.
         settings: the block `softmax_bottleneck` of the config.
 
     Raises:

@@ -1,16 +1,18 @@
 """What is projected, on what, and from where: the terms of Eq. 2 of Chiang et al. (2024).
 
-Targets are the kNN-LM's distributions at sampled contexts. The paper calls the last layer f and
-does not say whether the final norm belongs to it, so both readings are maps of their own:
+Targets are the kNN-LM's distributions at sampled contexts. The paper's f is "the last linear layer
+with softmax", its g the last MLP with its residual connection; its LM has no final norm, ours has
+one. The maps:
 
-    head      z -> W z                       the softmax alone
-    f         z -> W norm(z)                 with the final norm before it
-    f_g       z -> W norm(z + MLP(norm(z)))  with the last MLP before both
+    f           z -> W z                       the paper's f
+    norm_and_f  z -> W norm(z)                 ours: what follows the last block
+    f_g         z -> W norm(z + MLP(norm(z)))  the paper's f after g; the final norm stands between
 
-Each map can start where it gives exactly the LM. The paper starts at enc(c), the datastore's key;
-head and f can start there too.
+Each map can start where it gives exactly the LM. The paper starts at enc(c). For f_g that is where
+it gives the LM; f can start at the datastore's key, which is enc(c) after its layer norm.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,8 +34,29 @@ from knnlm.retrieval.sampling import evenly_spaced
 from knnlm.retrieval.tuning import Point
 from knnlm.runtime.artifacts import identity, require_origin
 
-FROM_LM, FROM_KEY = "from_lm", "from_key"
-TUNED, PUBLISHED = "tuned", "published"  # points of a kNN-LM
+F, NORM_AND_F, F_G = "f", "norm_and_f", "f_g"  # maps
+FROM_LM, FROM_KEY = "from_lm", "from_key"  # starts
+TUNED, PUBLISHED, PUBLISHED_TUNED_TEMPERATURE = TARGETS = (  # kNN-LMs that are projected
+    "tuned",
+    "published",
+    "published_tuned_temperature",
+)
+
+
+def points_of(tuned: Point, published: Mapping[str, Any]) -> dict[str, Point]:
+    """Return the k, temperature and lmbda of each kNN-LM that is projected.
+
+    The paper projects its own kNN-LM: k 1024, lmbda 0.25. It names no temperature; 1 is that of
+    the softmax as printed. As its unit changes with the width of the LM, the same k and lmbda
+    stand at the tuned temperature as well.
+
+    Args:
+        tuned: chosen on validation.
+        published: k, temperature and lmbda of `baseline.published`.
+    """
+    point = Point(**published)
+    tempered = point._replace(temperature=tuned.temperature)
+    return {TUNED: tuned, PUBLISHED: point, PUBLISHED_TUNED_TEMPERATURE: tempered}
 
 
 class ProjectionInputs(NamedTuple):
@@ -101,25 +124,25 @@ class Problem:
         return states.to(self.network.device)
 
     def map_of(self, last_layers: str) -> Map:
-        """Return the map of head, f or f_g, from z (n, d) to logits (n, n_tokens)."""
+        """Return the map f, norm_and_f or f_g, from z (n, d) to logits (n, n_tokens)."""
         weight = head_weight(self.network)
         return {
-            "head": lambda z: z @ weight.T,
-            "f": lambda z: apply_f(self.network, z),
-            "f_g": lambda z: apply_f(self.network, apply_g(self.network, z)),
+            F: lambda z: z @ weight.T,
+            NORM_AND_F: lambda z: apply_f(self.network, z),
+            F_G: lambda z: apply_f(self.network, apply_g(self.network, z)),
         }[last_layers]
 
     def starts(self, last_layers: str) -> dict[str, Tensor]:
         """Return where z may start, (n, d) by name: where the map gives the LM, and at the key.
 
-        f_g has no second start: its enc(c) is the residual stream, where it gives the LM.
+        Only f has a second start: enc(c) of f_g is the residual stream, where it gives the LM.
         """
         residual = self.states(FFN_INPUT_BEFORE)
-        if last_layers == "f_g":
-            return {FROM_LM: residual}
-        if last_layers == "f":
-            return {FROM_LM: apply_g(self.network, residual), FROM_KEY: self.states(self.site)}
-        return {FROM_LM: self.states(OUTPUT_AFTER), FROM_KEY: self.states(self.site)}
+        return {
+            F: lambda: {FROM_LM: self.states(OUTPUT_AFTER), FROM_KEY: self.states(self.site)},
+            NORM_AND_F: lambda: {FROM_LM: apply_g(self.network, residual)},
+            F_G: lambda: {FROM_LM: residual},
+        }[last_layers]()
 
 
 def load_problem(inputs: ProjectionInputs, point: Point, *, positions: int) -> Problem:

@@ -2,10 +2,10 @@
 
 For one context the question is which distribution f(z) that a differentiable map f can
 produce is nearest to p = (1 - lmbda) p_LM + lmbda p_kNN. The map is whatever the caller
-hands in: the bare head, the final norm and the head, or the last MLP before both.
+hands in: the bare head, the final norm before it, or the last MLP before both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from knnlm.experiments.softmax_bottleneck.mixture import Mixture, tiles
+from knnlm.experiments.softmax_bottleneck.stops import Stop, Watch
 
 Direction = Literal["p||f", "f||p"]
 """Which KL is minimized: "f||p" is Eq. 2 as printed, "p||f" is the cross-entropy."""
@@ -83,22 +84,17 @@ def score(f: Map, z: Tensor, mixture: Mixture, targets: Tensor, *, tile: int) ->
 
 
 @dataclass(frozen=True)
-class Reached:
-    """What the paper's optimizer reached.
+class Walked:
+    """What a walk by the paper's optimizer reached.
 
     Attributes:
-        z: (n, dim), in the dtype of the start.
         kl_trace: the mean over the queries of the minimized KL, before each update and after
             the last, in nats.
+        ends: by the name of each rule where it ended the queries; z in the dtype of the start.
     """
 
-    z: Tensor
     kl_trace: list[float]
-
-    @property
-    def n_steps(self) -> int:
-        """Return the number of updates."""
-        return len(self.kl_trace) - 1
+    ends: dict[str, Watch]
 
 
 def project(
@@ -108,17 +104,16 @@ def project(
     *,
     direction: Direction,
     lr: float,
-    tolerance: float | None,
+    stops: Sequence[Stop],
     max_steps: int,
     tile: int,
-) -> Reached:
+) -> Walked:
     """Minimize the KL over z by Adam, as in Appendix A of Chiang et al. (2023).
 
-    The paper updates "until the update changes the KL-divergence by less than 0.001", with
-    lr 0.1. It does not say whose KL: here it is the mean over all the queries given, so they
-    stop together, and tiles advance together, step by step. The gradient is that of the sum;
-    Adam works coordinate by coordinate, so the path of a query does not depend on the others
-    or on their number, only the moment of the stop does.
+    The gradient is that of the sum of the KLs. Adam works coordinate by coordinate, so the path
+    of a query does not depend on the others or on their number, and where a query ends does so
+    only if a rule looks at the mean. One walk therefore serves every rule. It goes on until each
+    of them has ended every query; tiles advance together, update by update.
 
     A sample of one tile keeps its p; of several, p is put together again at each step.
 
@@ -128,9 +123,8 @@ def project(
         mixture: p, of the same n contexts.
         direction: "f||p" as printed, or "p||f".
         lr: learning rate of Adam, whose other settings stay at their defaults.
-        tolerance: stop when an update changes the mean KL by less, in nats; None to take
-            all of max_steps.
-        max_steps: most updates.
+        stops: the rules.
+        max_steps: most updates; what no rule has ended by then ends there.
         tile: queries at a time; no array is larger than (tile, n_tokens).
     """
     z = start.detach().clone()
@@ -138,19 +132,22 @@ def project(
     optimizer = torch.optim.Adam([z], lr=lr)
     cuts = list(tiles(len(z), tile=tile))
     kept = mixture.log_probs(cuts[0]).to(z.dtype) if len(cuts) == 1 else None
+    ends = {stop.name: Watch(stop, z) for stop in stops}
     trace: list[float] = []
     for step in range(max_steps + 1):
-        total = 0.0
+        parts = []
         for rows in cuts:
             log_p = mixture.log_probs(rows).to(z.dtype) if kept is None else kept
             part = z[rows].detach().requires_grad_()
             logits = f(part)
             kl, by_logits = kl_and_gradient(logits.detach(), log_p, direction=direction)
             (z.grad[rows],) = torch.autograd.grad(logits, part, by_logits)
-            total += float(kl.sum())
-        trace.append(total / len(z))
-        settled = tolerance is not None and step > 0 and abs(trace[-1] - trace[-2]) < tolerance
-        if settled or step == max_steps:
+            parts.append(kl)
+        kl = torch.cat(parts)
+        trace.append(float(kl.mean()))
+        for watch in ends.values():
+            watch.see(z, kl, updates=step)
+        if step == max_steps or all(watch.over for watch in ends.values()):
             break
         optimizer.step()
-    return Reached(z=z, kl_trace=trace)
+    return Walked(trace, ends)

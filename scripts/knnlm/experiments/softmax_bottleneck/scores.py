@@ -20,6 +20,15 @@ def arrays_of(scores: Scores, *, prefix: str = "") -> Arrays:
     return {prefix + name: getattr(scores, name).cpu().numpy() for name in PER_QUERY}
 
 
+def under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Return the arrays whose names begin with a prefix, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
 def save_scores(path: Path, places: NDArray[np.int64], arrays: Mapping[str, Any]) -> None:
     """Write what one projection reached, and of which queries, atomically."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:

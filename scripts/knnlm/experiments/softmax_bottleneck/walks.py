@@ -1,11 +1,12 @@
-"""Projection by the paper's optimizer: every map, start, direction and learning rate.
+"""Projection by the paper's optimizer: every map, target, start, direction and learning rate.
 
 Chiang et al. (2024), Appendix A (Adam, lr 0.1, until an update changes the KL by less than 0.001)
-and Table 4 (lr 0.001, 100 steps). Where the KL is not convex in z, long walks beside them: the
-best of them bounds from above what can be reached, no more.
+and Table 4 (lr 0.001, 100 steps). Where no optimum is certified, long walks beside them: the best
+of all bounds from above what can be reached, no more.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,10 @@ from numpy.typing import NDArray
 from knnlm.experiments.softmax_bottleneck.problem import (
     FROM_KEY,
     FROM_LM,
+    NORM_AND_F,
+    TARGETS,
+    TUNED,
+    F,
     Problem,
     ProjectionInputs,
     load_problem,
@@ -27,6 +32,7 @@ from knnlm.experiments.softmax_bottleneck.scores import (
     read_scores,
     save_scores,
 )
+from knnlm.experiments.softmax_bottleneck.stops import Stop
 from knnlm.retrieval.tuning import Point
 from knnlm.runtime.artifacts import read_manifest
 from knnlm.runtime.logs import LOGGER
@@ -35,53 +41,88 @@ from knnlm.runtime.making import Target, each_missing, making
 PROJECTIONS = "projections"
 DIRECTIONS: dict[Direction, str] = {"f||p": "f_p", "p||f": "p_f"}  # and in names of files
 START = "start_"  # before the names of what holds where a walk starts
+LONG = Stop("end", "mean", None)  # of a walk that takes all its updates
 
 
 class Walk(NamedTuple):
-    """One projection of all sampled contexts by Adam."""
+    """One projection of all sampled contexts by Adam.
 
+    Attributes:
+        target: whose distributions are projected: tuned, published, or
+            published_tuned_temperature.
+        start: from_lm or from_key.
+        direction: of the KL that is minimized.
+        optimizer: the name of its settings.
+        lr: learning rate.
+        max_steps: most updates.
+        stops: the rules that are watched.
+    """
+
+    target: str
     start: str
     direction: Direction
     optimizer: str
     lr: float
-    tolerance: float | None
     max_steps: int
+    stops: tuple[Stop, ...]
 
     @property
     def file(self) -> str:
         """The name of its file."""
-        return f"{self.start}.{DIRECTIONS[self.direction]}.{self.optimizer}.npz"
+        return f"{self.target}.{self.start}.{DIRECTIONS[self.direction]}.{self.optimizer}.npz"
+
+
+def at(stop: Stop) -> str:
+    """Return what stands before the names of what holds where a rule ended a walk."""
+    return f"at_{stop.name}_"
 
 
 def walks_of(last_layers: str, settings: Mapping[str, Any]) -> Iterator[Walk]:
-    """Yield the walks of one map, the long ones last.
+    """Yield the walks of one map, those of one target together.
+
+    The map that is ours is walked for the tuned kNN-LM alone, and from the LM.
 
     Args:
-        last_layers: head, f or f_g.
+        last_layers: f, norm_and_f or f_g.
         settings: the block `softmax_bottleneck` of the config.
     """
-    starts = (FROM_LM,) if last_layers == "f_g" else (FROM_LM, FROM_KEY)
-    for start, direction, optimizer in product(starts, DIRECTIONS, settings["optimizers"]):
-        yield Walk(start, direction, optimizer, **settings["optimizers"][optimizer])
-    if last_layers != "head":  # whose least KL is certified, see softmax_bottleneck_optima
-        steps = settings["long"]["steps"]
-        for lr in settings["long"]["lrs"]:
-            yield Walk(FROM_LM, "p||f", f"long_lr_{lr:g}", lr, None, steps)
+    starts = (FROM_LM, FROM_KEY) if last_layers == F else (FROM_LM,)
+    for target in (TUNED,) if last_layers == NORM_AND_F else TARGETS:
+        for start, direction, optimizer in product(starts, DIRECTIONS, settings["optimizers"]):
+            adam = settings["optimizers"][optimizer]
+            if target in adam["targets"]:
+                stops = tuple(Stop(name, **stop) for name, stop in adam["stops"].items())
+                lr, max_steps = adam["lr"], adam["max_steps"]
+                yield Walk(target, start, direction, optimizer, lr, max_steps, stops)
+        if target == TUNED:
+            yield from _long_walks(last_layers, **settings["long"])
+
+
+def _long_walks(last_layers: str, *, lrs: list[float], steps: int) -> Iterator[Walk]:
+    """Yield the long walks of a map, in each direction without a certified optimum."""
+    for direction, lr in product(DIRECTIONS, lrs):
+        if (last_layers, direction) != (F, "p||f"):  # convex, see `optima`
+            yield Walk(TUNED, FROM_LM, direction, f"long_lr_{lr:g}", lr, steps, (LONG,))
 
 
 def project_distributions(
-    target: Target, *, inputs: ProjectionInputs, point: Point, settings: Mapping[str, Any]
+    target: Target,
+    *,
+    inputs: ProjectionInputs,
+    points: Mapping[str, Point],
+    settings: Mapping[str, Any],
 ) -> None:
-    """Project the tuned kNN-LM's distributions onto one map, by every walk.
+    """Project the kNN-LMs' distributions onto one map, by every walk.
 
     A walk is a unit: a killed run goes on with the next one.
 
     Args:
-        target: whose `last_layers` is head, f or f_g. For each walk nll of the targets and both
-            KLs, (n,) float64 at the end and, with the prefix start_, at the start, and the trace
-            of the mean KL that was minimized; `places` (n,) of the sampled queries.
+        target: whose `last_layers` is f, norm_and_f or f_g. For each walk nll of the targets and
+            both KLs, (n,) float64, where it starts and where each rule ended it, there also the
+            updates and whether the rule did; the trace of the mean KL that was minimized; and
+            `places` (n,) of the sampled queries.
         inputs: the LM, its queries and their neighbors.
-        point: the tuned k, temperature and lmbda.
+        points: k, temperature and lmbda of each kNN-LM, from `points_of`.
         settings: the block `softmax_bottleneck` of the config.
 
     Raises:
@@ -89,18 +130,21 @@ def project_distributions(
     """
     last_layers = target.names["last_layers"]
     walks = [*walks_of(last_layers, settings)]
+    described = {name: point._asdict() for name, point in points.items()}
     with making(
         target,
         kind=PROJECTIONS,
         made_from=inputs.origins(),
-        settings={**settings, "last_layers": last_layers, "point": point._asdict()},
-        apart={"point": str(point)},
+        settings={**settings, "last_layers": last_layers, "points": described},
+        apart={"points": str(described)},
     ) as made:
         made.contents |= {"walks": [walk._asdict() for walk in walks]}
-        problem = load_problem(inputs, point, positions=settings["positions"])
+        problem_of = lru_cache(maxsize=1)(  # walks of one target follow each other
+            lambda name: load_problem(inputs, points[name], positions=settings["positions"])
+        )
         files = {walk: made.folder / walk.file for walk in walks}
         for walk in each_missing(files, label="projection", name="walks"):
-            _take(walk, problem, last_layers, made.folder, tile=settings["tile"])
+            _take(walk, problem_of(walk.target), last_layers, made.folder, tile=settings["tile"])
 
 
 def read_walks(folder: Path, places: NDArray[np.int64]) -> dict[Walk, Arrays]:
@@ -113,7 +157,11 @@ def read_walks(folder: Path, places: NDArray[np.int64]) -> dict[Walk, Arrays]:
     Raises:
         ArtifactError: if it is of others, or not whole.
     """
-    walks = [Walk(**walk) for walk in read_manifest(folder, kind=PROJECTIONS)["contents"]["walks"]]
+    described = read_manifest(folder, kind=PROJECTIONS)["contents"]["walks"]
+    walks = [
+        Walk(**{**walk, "stops": tuple(Stop(*stop) for stop in walk["stops"])})
+        for walk in described
+    ]
     return {walk: read_scores(folder / walk.file, places) for walk in walks}
 
 
@@ -126,12 +174,18 @@ def _take(walk: Walk, problem: Problem, last_layers: str, folder: Path, *, tile:
         problem.mixture,
         direction=walk.direction,
         lr=walk.lr,
-        tolerance=walk.tolerance,
+        stops=walk.stops,
         max_steps=walk.max_steps,
         tile=tile,
     )
     arrays: Arrays = {"kl_trace": np.array(found.kl_trace)}
-    for prefix, z in {START: start, "": found.z}.items():
+    reached = {START: start}
+    for stop in walk.stops:
+        end, prefix = found.ends[stop.name], at(stop)
+        reached[prefix] = end.z
+        arrays[f"{prefix}updates"] = end.updates.cpu().numpy()
+        arrays[f"{prefix}stopped"] = end.stopped.cpu().numpy()
+    for prefix, z in reached.items():
         scores = score(f, z, problem.mixture, problem.targets, tile=tile)
         arrays |= arrays_of(scores, prefix=prefix)
     save_scores(folder / walk.file, problem.places, arrays)
@@ -141,5 +195,5 @@ def _take(walk: Walk, problem: Problem, last_layers: str, folder: Path, *, tile:
         walk.file.removesuffix(".npz"),
         found.kl_trace[0],
         found.kl_trace[-1],
-        found.n_steps,
+        len(found.kl_trace) - 1,
     )

@@ -18,6 +18,8 @@ from retrieval_artifacts import (
 )
 from scored_run_artifacts import called, of_another_seed, write_point
 
+from knnlm.evidence.claims import Evidence, evaluate_claims, read_claims
+from knnlm.evidence.intervals import DocumentBootstrap
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, write_table
 from knnlm.experiments.softmax_bottleneck import table as softmax_bottleneck_table
@@ -26,8 +28,11 @@ from knnlm.experiments.softmax_bottleneck.checks import check
 from knnlm.experiments.softmax_bottleneck.convex_projection import optimum
 from knnlm.experiments.softmax_bottleneck.figure import draw
 from knnlm.experiments.softmax_bottleneck.optima import Unit, project_on_heads, read_optima
-from knnlm.experiments.softmax_bottleneck.problem import ProjectionInputs, load_problem
-from knnlm.experiments.softmax_bottleneck.table import best_of, evaluate, share_of_gap
+from knnlm.experiments.softmax_bottleneck.problem import ProjectionInputs, load_problem, points_of
+from knnlm.experiments.softmax_bottleneck.projected_seed import share_of_gap
+from knnlm.experiments.softmax_bottleneck.projection import score
+from knnlm.experiments.softmax_bottleneck.table import evaluate
+from knnlm.experiments.softmax_bottleneck.walk_rows import best_of
 from knnlm.experiments.softmax_bottleneck.walks import (
     project_distributions,
     read_walks,
@@ -43,19 +48,34 @@ from knnlm.retrieval.tuning import Point
 from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest, write_manifest
 from knnlm.runtime.experiments import read_experiments, with_experiments
 from knnlm.runtime.making import Target
+from knnlm.runtime.seeds import numpy_generator
 from knnlm.runtime.settings import SettingsError, resolve
 
 ROOT = Path(__file__).parents[4]
 SITE = "ffn_input_after_layer_norm"
 N_DOCUMENTS, POSITIONS, K = 32, 70, 6
 POINT = Point(k=K, temperature=20.0, lmbda=0.4)
-MAPS = ("head", "f", "f_g")
+MAPS = ("f", "norm_and_f", "f_g")
 SETTINGS = {
     "positions": POSITIONS,
     "last_layers": list(MAPS),
     "optimizers": {
-        "large_lr": {"lr": 0.1, "tolerance": 1e-3, "max_steps": 30},
-        "small_lr": {"lr": 1e-3, "tolerance": None, "max_steps": 4},
+        "large_lr": {
+            "lr": 0.1,
+            "max_steps": 30,
+            "targets": ["tuned", "published", "published_tuned_temperature"],
+            "stops": {
+                "mean": {"whose": "mean", "tolerance": 1e-3},
+                "each": {"whose": "each", "tolerance": 1e-3},
+                "tight": {"whose": "mean", "tolerance": 1e-5},
+            },
+        },
+        "small_lr": {
+            "lr": 1e-3,
+            "max_steps": 4,
+            "targets": ["tuned", "published"],
+            "stops": {"end": {"whose": "mean", "tolerance": None}},
+        },
     },
     "long": {"lrs": [0.1, 0.03], "steps": 15},
     "optimum": {"tolerance": 1e-6, "max_evaluations": 2000},
@@ -65,6 +85,7 @@ SETTINGS = {
 }
 PUBLISHED = {"k": 4, "lmbda": 0.25, "temperature": 1.0}
 BASELINE = {"datastore": "base", "index": "exact", "published": PUBLISHED}
+POINTS = points_of(POINT, PUBLISHED)
 BASELINE |= {"bootstrap": {"samples": 100, "seed": 0}}
 SEEDS = (0, 1)
 RUN = {
@@ -106,7 +127,7 @@ def inputs_of(root):
 
 def walk(root, output, last_layers):
     target = Target(output, "f", SEED_0 | {"last_layers": last_layers})
-    project_distributions(target, inputs=inputs_of(root), point=POINT, settings=SETTINGS)
+    project_distributions(target, inputs=inputs_of(root), points=POINTS, settings=SETTINGS)
 
 
 def solve(root, output, others=None):
@@ -114,7 +135,7 @@ def solve(root, output, others=None):
         Target(output, "f", SEED_0),
         inputs=inputs_of(root),
         others=others or [root / f"models/{name}/seed0" for name in reversed(SETTINGS["heads"])],
-        points={"tuned": POINT, "published": Point(**PUBLISHED)},
+        points=POINTS,
         settings=SETTINGS,
     )
 
@@ -184,6 +205,16 @@ def problem(folders):
     return load_problem(inputs_of(folders), POINT, positions=POSITIONS)
 
 
+def bootstrap_of(root, places):
+    """Return the resampled documents of the sampled positions."""
+    queries = load_queries(inputs_of(root).queries)
+    return DocumentBootstrap(
+        queries.documents[places],
+        samples=BASELINE["bootstrap"]["samples"],
+        generator=numpy_generator(BASELINE["bootstrap"]["seed"], "bootstrap", "documents"),
+    )
+
+
 def read_scored(root):
     found = inputs_of(root)
     return load_queries(found.queries), load_neighbors(found.neighbors)
@@ -231,20 +262,52 @@ def test_every_map_gives_exactly_the_lm_where_it_starts_from_the_lm(problem, las
 def test_the_other_start_is_the_key(folders, problem):
     keys = load_queries(inputs_of(folders).queries).hidden(SITE)[problem.places]
 
-    for last_layers in ("head", "f"):
-        np.testing.assert_array_equal(problem.starts(last_layers)["from_key"], keys)
-    assert set(problem.starts("f_g")) == {"from_lm"}
+    np.testing.assert_array_equal(problem.starts("f")["from_key"], keys)
+    assert set(problem.starts("norm_and_f")) == set(problem.starts("f_g")) == {"from_lm"}
 
 
-def test_every_start_direction_and_optimizer_is_walked_and_long_walks_where_none_is_certified():
+def test_f_is_the_head_alone_as_in_the_paper(folders, problem):
+    weight = head_weight(load_model(folders / "models/base/seed0"))
+    z = torch.randn(3, weight.shape[1], generator=torch.Generator().manual_seed(0))
+
+    torch.testing.assert_close(problem.map_of("f")(z), z @ weight.T)
+
+
+def test_what_is_projected_is_the_tuned_knn_lm_and_the_published_at_either_temperature():
+    tuned = Point(k=6, temperature=20.0, lmbda=0.4)
+
+    points = points_of(tuned, {"k": 1024, "lmbda": 0.25, "temperature": 1.0})
+
+    assert points == {
+        "tuned": tuned,
+        "published": Point(k=1024, temperature=1.0, lmbda=0.25),
+        "published_tuned_temperature": Point(k=1024, temperature=20.0, lmbda=0.25),
+    }
+
+
+def test_every_target_start_direction_and_optimizer_is_walked_and_long_where_none_is_certified():
     names = {name: [walk.file for walk in walks_of(name, SETTINGS)] for name in MAPS}
 
-    assert len(names["head"]) == 2 * 2 * 2
-    assert len(names["f"]) == 2 * 2 * 2 + 2
-    assert len(names["f_g"]) == 2 * 2 + 2
-    assert "from_key.f_p.small_lr.npz" in names["f"]
-    assert "from_lm.p_f.long_lr_0.03.npz" in names["f_g"]
+    assert len(names["f"]) == (3 + 2) * 2 * 2 + 2  # targets, starts, directions
+    assert len(names["norm_and_f"]) == (1 + 1) * 2 + 2 * 2
+    assert len(names["f_g"]) == (3 + 2) * 2 + 2 * 2
+    assert "published.from_key.f_p.small_lr.npz" in names["f"]
+    assert "tuned.from_lm.f_p.long_lr_0.03.npz" in names["f"]
+    assert "tuned.from_lm.p_f.long_lr_0.03.npz" not in names["f"]  # its optimum is certified
+    assert "tuned.from_lm.p_f.long_lr_0.03.npz" in names["f_g"]
     assert len(set(names["f"])) == len(names["f"])
+
+
+@pytest.mark.parametrize("target", POINTS)
+def test_the_kls_of_a_walk_are_those_to_its_own_target(folders, problem, target):
+    mixture = load_problem(inputs_of(folders), POINTS[target], positions=POSITIONS).mixture
+    f, z = problem.map_of("f"), problem.starts("f")["from_lm"]
+    at_lm = score(f, z, mixture, problem.targets, tile=POSITIONS)
+
+    for walk, found in read_walks(folders / "projections/seed0/f", problem.places).items():
+        if walk.target == target and walk.start == "from_lm":
+            np.testing.assert_allclose(found["start_kl_p_f"], at_lm.kl_p_f, atol=1e-9)
+            np.testing.assert_allclose(found["start_kl_f_p"], at_lm.kl_f_p, atol=1e-9)
 
 
 # What is said of it
@@ -263,13 +326,12 @@ def test_the_best_of_several_walks_is_chosen_by_its_kl_query_by_query():
     second = {"nll": [9.0, 0.0], "kl_p_f": [0.2, 0.4], "kl_f_p": [7.0, 8.0]}
     walked = [{name: np.array(v) for name, v in walk.items()} for walk in (first, second)]
 
-    found = best_of(walked)
+    found = [best_of(walked, kl) for kl in ("kl_p_f", "kl_f_p")]
 
-    assert {name: v.tolist() for name, v in found.items()} == {
-        "nll": [9.0, 2.0],
-        "kl_p_f": [0.2, 0.1],
-        "kl_f_p": [7.0, 6.0],
-    }
+    assert [{name: v.tolist() for name, v in best.items()} for best in found] == [
+        {"nll": [9.0, 2.0], "kl_p_f": [0.2, 0.1], "kl_f_p": [7.0, 6.0]},
+        {"nll": [1.0, 2.0], "kl_p_f": [0.3, 0.1], "kl_f_p": [5.0, 6.0]},
+    ]
 
 
 def test_lm_and_knn_lm_are_those_of_the_sampled_positions(folders, table):
@@ -299,10 +361,9 @@ def test_the_share_of_the_gap_is_paired_with_lm_and_knn_lm_position_by_position(
 ):
     """A projection that predicts as the LM, or as the kNN-LM, has its share in every resample."""
     queries, found = read_scored(folders)
-    points = {"tuned": POINT, "published": Point(**PUBLISHED)}
 
     def nll_of(target, places):
-        k, temperature, lmbda = points[target]
+        k, temperature, lmbda = POINTS[target]
         nearest = (found.distances[places, :k], found.values[places, :k])
         knn = knn_log_probs(*nearest, queries.targets[places], temperature=temperature)
         lm = queries.lm_log_probs[places]
@@ -316,8 +377,8 @@ def test_the_share_of_the_gap_is_paired_with_lm_and_knn_lm_position_by_position(
 
     table = evaluate_seeds(folders)
 
-    for name in points:
-        rows = select(table, method="head", setting=f"{name}/optimum/own")
+    for name in POINTS:
+        rows = select(table, method="f", setting=f"{name}/optimum/own")
         shares = select(rows, metric="share_of_gap")[["value", "ci_low", "ci_high"]]
         differences = select(rows, metric=f"nats_per_token_vs_{method}")
         np.testing.assert_allclose(shares, [[share] * 3], atol=1e-9)
@@ -333,20 +394,25 @@ def test_every_estimate_has_an_interval_around_it_and_every_row_the_number_of_po
     assert set(table[table["unit"] != "count"]["n"]) == {POSITIONS}
 
 
-def test_all_maps_start_at_the_same_kl_from_the_lm(table):
-    starts = table[(table["metric"] == "starting_kl_p_f") & table["setting"].str.contains("_lm/")]
+def test_where_a_map_gives_the_lm_the_rows_of_its_start_are_those_of_the_lm(table):
+    for method in MAPS:
+        start = {"method": method, "setting": "tuned/from_lm/start"}
 
-    assert set(starts["method"]) == set(MAPS)
-    np.testing.assert_allclose(starts["value"], starts["value"].iloc[0], rtol=1e-4)
+        assert value(table, metric="share_of_gap", **start) == pytest.approx(0, abs=1e-3)
+        for kl in ("kl_p_f", "kl_f_p"):
+            of_f = value(table, method="f", setting="tuned/from_lm/start", metric=kl)
+            assert value(table, metric=kl, **start) == pytest.approx(of_f, rel=1e-4)
 
 
-def test_a_walk_lowers_the_kl_that_it_minimizes_and_counts_its_steps(table):
+def test_a_walk_lowers_the_kl_that_it_minimizes_and_counts_its_updates(table):
     for direction, kl in {"p||f": "kl_p_f", "f||p": "kl_f_p"}.items():
         for method in MAPS:
-            names = {"method": method, "setting": f"tuned/from_lm/{direction}/small_lr"}
-            start = value(table, metric=f"starting_{kl}", **names)
+            start = value(table, method=method, setting="tuned/from_lm/start", metric=kl)
+            names = {"method": method, "setting": f"tuned/from_lm/{direction}/small_lr/end"}
             assert value(table, metric=kl, **names) < start
-            assert value(table, metric="steps", **names) == 4
+            assert value(table, metric="minimized_kl", **names) == value(table, metric=kl, **names)
+            assert value(table, metric="updates", **names) == 4
+            assert value(table, metric="stopped", **names) == 0
 
 
 @pytest.mark.parametrize("last_layers", MAPS)
@@ -355,19 +421,105 @@ def test_what_a_walk_minimizes_is_the_kl_of_its_direction(folders, problem, last
         folders / f"projections/seed0/{last_layers}", problem.places
     ).items():
         kl = {"p||f": "kl_p_f", "f||p": "kl_f_p"}[walk.direction]
-        ends = [found[f"start_{kl}"].mean(), found[kl].mean()]
+        for stop in walk.stops:
+            if stop.whose == "mean":  # all queries end together
+                updates = found[f"at_{stop.name}_updates"][0]
+                ends = [found[f"start_{kl}"].mean(), found[f"at_{stop.name}_{kl}"].mean()]
+                trace = found["kl_trace"][[0, updates]]
+                np.testing.assert_allclose(trace, ends, atol=1e-5)
 
-        np.testing.assert_allclose(found["kl_trace"][[0, -1]], ends, atol=1e-5)
+
+def test_differences_between_walks_are_paired_position_by_position(folders, table, problem):
+    def nll(last_layers, start, direction, stop):
+        found = read_walks(folders / f"projections/seed0/{last_layers}", problem.places)
+        (walk,) = (
+            walk
+            for walk in found
+            if walk[:4] == ("published", start, direction, stop.split("/")[0])
+        )
+        return found[walk][f"at_{stop.split('/')[1]}_nll"]
+
+    def check(method, start, direction, stop, against, other):
+        names = {"method": method, "setting": f"published/{start}/{direction}/{stop}"}
+        row = select(table, metric=f"nats_per_token_vs_{against}", **names)
+        difference = nll(method, start, direction, stop) - nll(*other)
+        assert row["value"].item() == pytest.approx(difference.mean())
+        interval = bootstrap_of(folders, problem.places).ratio(difference)
+        np.testing.assert_allclose(row[["ci_low", "ci_high"]].to_numpy()[0], interval)
+
+    small, large = "small_lr/end", "large_lr/mean"
+    check("f_g", "from_lm", "f||p", small, "f_from_lm", ("f", "from_lm", "f||p", small))
+    check("f_g", "from_lm", "p||f", small, "f_from_key", ("f", "from_key", "p||f", small))
+    check("f", "from_key", "f||p", large, "p||f", ("f", "from_key", "p||f", large))
+    check("f", "from_key", "f||p", large, "tight", ("f", "from_key", "f||p", "large_lr/tight"))
+
+
+def test_each_claim_has_a_verdict_for_each_reading_that_the_text_allows(table):
+    experiment = "softmax_bottleneck"
+    claims = read_claims([ROOT / f"workflow/experiments/{experiment}/claims.yaml"])
+    evidence = Evidence({experiment: table}, {experiment: experiment}, settings={})
+
+    verdicts = evaluate_claims(claims, evidence).set_index("id")
+
+    counts = verdicts.index.str.partition("/").get_level_values(0).value_counts().to_dict()
+    assert counts == {
+        "bottleneck_is_not_the_cause": 3,  # targets
+        "optimum_has_the_perplexity_of_knn": 3,
+        "projection_to_f_has_the_perplexity_of_knn": 3 * 2 * 2,  # and starts and directions
+        "projection_to_f_g_has_the_perplexity_of_knn": 3 * 2,  # one start
+        "projection_to_f_has_small_kl": 3 * 2 * 2,
+        "projection_to_f_g_has_small_kl": 3 * 2,
+        "kl_f_p_of_the_lm_is_not_small": 3,
+        "kl_p_f_of_the_lm_is_not_small": 3,
+        "small_steps_are_harder_with_the_mlp": 2 * 2,
+        "small_steps_are_harder_with_the_mlp_same_start": 2 * 2,
+    }
+    printed = "published/from_key/f||p/large_lr/mean"
+    ours = verdicts.loc[f"projection_to_f_has_small_kl/{printed}", "ours"]
+    assert ours == value(table, method="f", setting=printed, metric="kl_f_p")
+
+
+def test_nothing_is_compared_with_itself(table):
+    rows = select(table, method="f", setting="tuned/from_lm/p||f/large_lr/tight")
+
+    compared = {m for m in rows["metric"] if m.startswith("nats_per_token_vs_")}
+
+    assert compared == {f"nats_per_token_vs_{name}" for name in ("lm", "knn_lm", "f_from_key")}
+
+
+def test_every_rule_of_a_stop_has_rows_and_the_tighter_one_is_not_farther(table):
+    kls = {
+        stop: value(
+            table,
+            method="f",
+            setting=f"tuned/from_lm/f||p/large_lr/{stop}",
+            metric="minimized_kl",
+        )
+        for stop in ("mean", "each", "tight")
+    }
+
+    assert kls["tight"] <= kls["mean"]
 
 
 def test_every_optimum_is_certified_and_nothing_that_ends_in_the_head_comes_nearer(table):
     assert (select(table, metric="certified")["value"] == 1).all()
     assert (select(table, metric="gradient_norm_max")["value"] <= 1e-6).all()
-    assert (select(table, metric="kl_p_f_above_optimum")["value"] > -1e-9).all()
-    best = [value(table, method=m, setting="tuned/best", metric="kl_p_f") for m in ("f", "f_g")]
-    walks = table[(table["metric"] == "kl_p_f") & table["setting"].str.contains("/p||f/", regex=0)]
-    for method, bound in zip(("f", "f_g"), best, strict=True):
-        assert bound <= walks[walks["method"] == method]["value"].min()
+    above = select(table, metric="kl_p_f_above_optimum")
+    assert set(above["setting"].str.split("/").str[0]) == set(POINTS)
+    assert (above["value"] > -1e-9).all()
+
+
+@pytest.mark.parametrize(("direction", "kl"), [("p||f", "kl_p_f"), ("f||p", "kl_f_p")])
+def test_the_best_bounds_every_walk_of_its_map_and_target(table, direction, kl):
+    rows = select(table, metric=kl)
+
+    for method, of_map in rows[rows["method"].isin(MAPS)].groupby("method"):
+        for target in POINTS:
+            settings = of_map["setting"].str
+            best = of_map[of_map["setting"] == f"{target}/best/{direction}"]["value"]
+            walks = of_map[settings.startswith(f"{target}/from") & settings.contains("_lr")]
+            assert best.empty == ((method == "f" and direction == "p||f") or walks.empty)
+            assert best.empty or best.item() <= walks["value"].min()
 
 
 def test_a_head_of_lower_rank_is_farther_and_ranks_are_those_of_the_heads(table):
@@ -384,14 +536,14 @@ def test_a_head_of_lower_rank_is_farther_and_ranks_are_those_of_the_heads(table)
         "tuned/optimum/narrow": 8,
         "tuned/optimum/wide": 24,
         "published/optimum/own": 16,
+        "published_tuned_temperature/optimum/own": 16,
     }
 
 
 @pytest.mark.parametrize("unit", [("tuned", "rank_8"), ("tuned", "narrow"), ("published", "own")])
 def test_an_optimum_is_that_of_its_target_on_its_head(folders, unit):
     target, head = unit
-    point = {"tuned": POINT, "published": Point(**PUBLISHED)}[target]
-    problem = load_problem(inputs_of(folders), point, positions=POSITIONS)
+    problem = load_problem(inputs_of(folders), POINTS[target], positions=POSITIONS)
     own, narrow = (
         head_weight(load_model(folders / f"models/{name}/seed0")) for name in ("base", "narrow")
     )
@@ -424,7 +576,7 @@ def test_several_seeds_have_their_rows_and_means_over_them(folders, table):
 @pytest.mark.parametrize("seeds", [SEEDS[:1], SEEDS])
 def test_the_figure_is_drawn_from_the_table_alone(folders, tmp_path, seeds):
     written = evaluate_seeds(folders, seeds=seeds)
-    far = (written["metric"] == "share_of_gap") & (written["method"] == "f")
+    far = (written["metric"] == "share_of_gap") & (written["method"] == "norm_and_f")
     written.loc[far, ["value", "ci_low", "ci_high"]] = -7.25
     write_table(tmp_path / "table.csv", written)
 
@@ -434,12 +586,17 @@ def test_the_figure_is_drawn_from_the_table_alone(folders, tmp_path, seeds):
             save_figure(figure, svg=tmp_path / f"{name}.svg", png=tmp_path / f"{name}.png")
 
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-    left, right = figure.axes
-    lines = [label.get_text() for label in left.get_yticklabels()]
-    assert lines[0] == "head, optimum"
-    assert len(lines) == 8
-    assert "-7.25" in {text.get_text() for text in left.texts}
-    assert {text.get_text() for text in right.texts} == {"narrow", "wide"}
+    *targets, ranks = figure.axes
+    assert [axes.get_title() for axes in targets] == [
+        "tuned",
+        "published",
+        "published, tuned temperature",
+    ]
+    lines = [label.get_text() for label in targets[0].get_yticklabels()]
+    assert lines[:3] == ["f, nearest", "f, from the LM", "f, from enc(c)"]
+    assert len(lines) == 7
+    assert "-7.25" in {text.get_text() for text in targets[0].texts}
+    assert {text.get_text() for text in ranks.texts} == {"narrow", "wide"}
 
 
 # Kills, and what does not belong together
@@ -512,9 +669,9 @@ def test_folders_in_another_order_give_the_same_table(folders):
 
 
 def test_a_projection_in_the_place_of_another_map_stops_with_its_name(folders, tmp_path):
-    moved = tmp_path / "projections/seed0/f"
+    moved = tmp_path / "projections/seed0/norm_and_f"
     shutil.copytree(folders / "projections/seed0/f_g", moved)
-    given = [folders / "projections/seed0/head", moved, folders / "projections/seed0/f_g"]
+    given = [folders / "projections/seed0/f", moved, folders / "projections/seed0/f_g"]
 
     with pytest.raises(ArtifactError, match=f"expected {moved} to be what its path says"):
         evaluate_seeds(folders, projections=given)
