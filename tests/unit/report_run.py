@@ -45,6 +45,7 @@ CLAIM = {
     "margin_source": "the paper",
     "verdict": "holds",
     "reason": "",
+    "whose": "papers",
     "stricter_than": "",
 }
 SVG = (

@@ -248,6 +248,7 @@ def test_a_block_that_names_what_does_not_exist_is_an_error_that_names_the_claim
         ({"each": "seed"}, "'seed' is not one of"),
         ({"stricter_than": "none"}, "stricter_than 'none'; expected the id of a claim above it"),
         ({"id": "first"}, "an id stands for one claim"),
+        ({"ours": True, "stricter_than": "first"}, "is ours anyway"),
     ],
 )
 def test_a_bad_block_is_an_error_that_names_it(tmp_path, changes, named):
@@ -297,6 +298,21 @@ def test_the_table_has_its_columns_and_can_be_read_back(tmp_path):
         "0",
     )
     assert (second["ours"], second["n"], second["stricter_than"]) == ("", "", "lower")
+
+
+@pytest.mark.parametrize(
+    ("changes", "whose"),
+    [({}, "papers"), ({"ours": True}, "ours"), ({"stricter_than": "other"}, "ours")],
+)
+def test_a_claim_is_the_papers_or_a_control_of_ours(changes, whose):
+    assert only(claim(**changes), run(knn=[1.0]))["whose"] == whose
+    assert only(claim(**changes, table="hosted"), run(knn=[1.0]))["whose"] == whose
+
+
+def test_a_claim_that_says_it_is_not_in_the_paper_is_ours():
+    for block in CLAIMS:
+        if "not in the paper" in block["claim"]:
+            assert "ours" in block or "stricter_than" in block
 
 
 def test_our_claims_cover_the_experiments_of_the_core_paper():

@@ -33,6 +33,16 @@ def test_the_page_says_claim_number_interval_and_verdict(run):
     assert page.index('id="verdict"') < page.index('id="experiments"')
 
 
+def test_the_page_counts_the_papers_claims_apart_from_ours(run):
+    rows = [CLAIM, CLAIM | {"id": "b", "whose": "ours", "verdict": "undecided"}]
+    pd.DataFrame(rows).to_csv(run / "tables/claims.csv", index=False)
+
+    page = page_of(run)
+
+    assert page.index("1 claims of the papers:") < page.index("1 stricter controls of ours:")
+    assert "control, ours:" in page
+
+
 def test_every_link_leads_to_a_file_beside_the_page_or_an_id_on_it(run):
     page = Links(page_of(run))
 

@@ -83,8 +83,10 @@ def block(rows: Sequence[Verdict], facts: Mapping[str, Any]) -> str:
     changed = ", with changes" if git["dirty"] else ""
     run = f"scale `{facts['scale']}`, corpus `{facts['corpus']}`, {commit}{changed}"
     lines = [
-        f"{summary(rows)} (recorded {facts['date']}: {run}; LM seeds {len(facts['lm_seeds'])}, "
-        f"seeds of other experiments {len(facts['experiment_seeds'])}).",
+        *(f"- {line}." for line in summary(rows)),
+        "",
+        f"Recorded {facts['date']}: {run}; LM seeds {len(facts['lm_seeds'])}, "
+        f"seeds of other experiments {len(facts['experiment_seeds'])}.",
         "",
         "| claim | exhibit | true if | paper | here, 95 % | verdict |",
         "|---|---|---|---:|---:|---|",

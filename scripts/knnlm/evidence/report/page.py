@@ -25,6 +25,7 @@ from knnlm.evidence.report.tables import (
     shown_claims,
     shown_comparison,
 )
+from knnlm.evidence.verdict import COUNTED, counts
 from knnlm.runtime.artifacts import atomic_path
 from knnlm.runtime.verification import artifacts_in
 
@@ -87,7 +88,8 @@ def write_report(*, output: Path, run: Path, shown: Shown, checksum_gib: float) 
         settings=settings,
         all_settings=as_yaml(settings),
         claims=claims,
-        counts={v: sum(claim["verdict"] == v for claim in claims) for v in MARKS},
+        counts=counts(claims),
+        counted=COUNTED,
         marks=MARKS,
         comparison=_read(problems, shown_comparison, run / "tables/comparison.csv") or [],
         sections=[
