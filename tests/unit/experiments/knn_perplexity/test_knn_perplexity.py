@@ -25,7 +25,8 @@ from knnlm.evidence.tables import COLUMNS, read_table, select, write_table
 from knnlm.evidence.token_classes import COUNT_BINS
 from knnlm.experiments.knn_perplexity.classes import classes_of
 from knnlm.experiments.knn_perplexity.figure import draw
-from knnlm.experiments.knn_perplexity.table import evaluate
+from knnlm.experiments.knn_perplexity.table import ScoredSeed, evaluate
+from knnlm.experiments.shared.scored_run import ScoredRun
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
 from knnlm.retrieval.tuning import tuned_points
@@ -53,6 +54,7 @@ def table(tables):
     return tables["table"]
 
 
+METRIC = "nats_per_token_vs_lm"
 OTHER_OPTIMUM = ("base/seed1", "base/seed1/ivfpq")  # of which test has another than validation
 
 
@@ -238,6 +240,27 @@ def test_a_class_is_that_of_the_target_and_its_count_is_that_of_train(tmp_path):
     np.testing.assert_array_equal(masks["shape: line end"], targets == "")
     tells = (queries.positions + 1) % LENGTH == 1  # the first word of a document
     np.testing.assert_array_equal(~masks["fact: none"], tells)
+
+
+def test_rare_words_are_compared_with_frequent_ones_where_train_has_both(inputs, tmp_path):
+    text, tokens = write_text_and_tokens(tmp_path)
+    counts = dict(zip(WORDS, (1, 301, 11, 51, 302, 0, 2), strict=True))
+    told = " ".join(word for word, count in counts.items() for _ in range(count))
+    (text / "train.txt").write_text(told)
+    run = ScoredRun.of("e", inputs, SETTINGS)
+    (queries,) = of(inputs["queries"], "base/seed0", "test")
+    of_seed = ScoredSeed.of(run, 0, classes_of(text, tokens, load_queries(queries)))
+
+    rows = {row["setting"]: row for row in of_seed.rows() if row["metric"] == METRIC}
+
+    rare, frequent = (
+        rows[f"exact/tuned/train count: {name}"]["value"] for name in ("1-2", "> 300")
+    )
+    row = rows["exact/tuned/train count: 1-2 minus train count: > 300"]
+    assert row["value"] == pytest.approx(rare - frequent, rel=1e-9)
+    assert row["n"] == sum(
+        rows[f"exact/tuned/train count: {name}"]["n"] for name in ("1-2", "> 300")
+    )
 
 
 def test_facts_are_told_apart_by_whether_train_tells_them(table):
