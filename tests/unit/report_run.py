@@ -44,6 +44,7 @@ CLAIM = {
     "margin": "0",
     "margin_source": "the paper",
     "verdict": "holds",
+    "p": "0.001",
     "reason": "",
     "whose": "papers",
     "stricter_than": "",

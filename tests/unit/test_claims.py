@@ -147,6 +147,7 @@ def test_a_counted_number_needs_no_interval():
     found = only(claim(counted=True, margin=4), run(knn={"value": 3.0}))
 
     assert (found["verdict"], found["ci_low"], found["ci_high"]) == ("holds", 3, 3)
+    assert math.isnan(found["p"])
 
 
 @pytest.mark.parametrize("relation", ["below", "above"])
@@ -165,6 +166,8 @@ def test_a_difference_is_paired_over_seeds_and_n_counts_them():
     assert (found["ours"], found["n"], found["verdict"]) == (2, 3, "holds")
     assert found["ci_low"] == pytest.approx(2 - 4.302653 / 3**0.5, abs=1e-5)
     assert found["relation"] == "difference above -1"
+    t = 3 / (1 / 3**0.5)  # of 2 against -1; Student's tail for 2 degrees of freedom by hand
+    assert found["p"] == pytest.approx(1 - t / (2 + t**2) ** 0.5)
     # the seeds alone could not tell: their own intervals are 20 wide
     assert only(claim(relation="above", margin=-1), seeds)["verdict"] == "undecided"
 

@@ -8,19 +8,29 @@ from pathlib import Path
 import pytest
 
 from knnlm.evidence import readme
-from knnlm.evidence.verdict import lines, number, ours, print_verdicts, read_verdicts, summary
+from knnlm.evidence.verdict import (
+    correction,
+    holm,
+    lines,
+    number,
+    ours,
+    print_verdicts,
+    read_verdicts,
+    summary,
+)
 
 ROOT = Path(__file__).parents[2]
 ROW = {"id": "lower", "paper": "chiang2024", "exhibit": "Table 1", "claim": "KL[f || p] is lower."}
 ROW |= {"relation": "below 0"}
 ROW |= {"theirs": "-15.95", "ours": "-2.0126", "ci_low": "-3.1", "ci_high": "-1.05"}
 ROW |= {"unit": "percent", "verdict": "holds", "reason": "bootstrap"}
-ROW |= {"whose": "papers", "stricter_than": ""}
+ROW |= {"p": "0.0002", "whose": "papers", "stricter_than": ""}
 MISSING = ROW | {
     "ours": "",
     "ci_low": "",
     "ci_high": "",
     "verdict": "not run",
+    "p": "",
     "reason": "no table",
 }
 FACTS = {"date": "2026-11-27", "scale": "cpu", "corpus": "gazetteer", "lm_seeds": [0]}
@@ -54,6 +64,33 @@ def test_the_summary_counts_every_verdict():
         "4 claims of the papers: 2 hold, 1 do not hold, 1 are undecided, 0 were not run",
         "2 stricter controls of ours: 0 hold, 1 do not hold, 0 are undecided, 1 were not run",
     ]
+
+
+@pytest.mark.parametrize(
+    ("p_values", "stays"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [True, False, False, True]),  # Holm's table for 4 tests
+        ([0.04, 0.01], [True, True]),  # 0.01 against 0.025, then 0.04 against 0.05
+        ([0.04, 0.03], [False, False]),  # Bonferroni's first step fails
+        ([0.05], [True]),
+        ([], []),
+    ],
+)
+def test_holm_stops_at_the_first_p_that_is_too_large(p_values, stays):
+    assert holm(p_values) == stays
+
+
+def test_the_correction_counts_what_has_an_interval_and_what_stays_decided():
+    rows = [ROW | {"p": p, "verdict": v} for p, v in (("0.001", "holds"), ("0.03", "holds"))]
+    rows += [ROW | {"p": "0.2", "verdict": "undecided"}, ROW | {"p": ""}, MISSING]
+
+    text = correction(rows)
+
+    # 0.05 * 3 and 1 - 0.95^3; 0.001 < 0.05 / 3, but 0.03 > 0.05 / 2
+    assert "0.2 verdicts would be decided by chance" in text
+    assert "a probability of 14 %" in text
+    assert "1 of the 2 decided ones stay decided: 1 hold, 0 do not hold." in text
+    assert correction([MISSING]) == ""
 
 
 def test_a_log_gets_one_plain_line_a_claim(file, capsys):
@@ -91,6 +128,8 @@ def test_a_claim_of_ours_is_marked():
 
 def test_the_block_says_of_which_run_it_is_and_escapes_bars():
     text = readme.block([ROW, MISSING], FACTS)
+
+    assert correction([ROW]) in text
 
     assert "2026-11-27" in text
     assert "commit 0123456" in text

@@ -18,11 +18,12 @@ import yaml
 
 from knnlm.evidence.estimates import Estimate, difference, ratio, sample
 from knnlm.evidence.selection import NothingSelected, SelectionError, chosen_rows
+from knnlm.evidence.significance import p_value
 from knnlm.evidence.verdict import FAILS, HOLDS, NOT_RUN, OURS, PAPERS, UNDECIDED
 
 COLUMNS = (
     *("id", "paper", "exhibit", "claim", "relation", "theirs", "ours", "ci_low", "ci_high"),
-    *("n", "unit", "margin", "margin_source", "verdict", "reason", "whose", "stricter_than"),
+    *("n", "unit", "margin", "margin_source", "verdict", "p", "reason", "whose", "stricter_than"),
 )
 SMALL = "cpu"  # the scale whose LM some claims are beyond
 SCHEMA = Path(__file__).with_name("claims_schema.yaml")
@@ -183,6 +184,8 @@ def _decided(block: Block, found: Estimate, *, scale: str | None) -> dict[str, A
     if "small_lm" in block and scale == SMALL:
         reason += f"; the LM of this scale cannot decide it: {' '.join(block['small_lm'].split())}"
     numbers = {"ours": found.value, "ci_low": found.low, "ci_high": found.high}
+    if "counted" not in block:  # which has no error
+        numbers["p"] = p_value(found, region(block))
     return _row(block, decision, reason) | numbers | {"n": found.n, "unit": found.unit}
 
 

@@ -14,7 +14,16 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from knnlm.evidence.verdict import NOT_RUN, Verdict, claim, number, ours, read_verdicts, summary
+from knnlm.evidence.verdict import (
+    NOT_RUN,
+    Verdict,
+    claim,
+    correction,
+    number,
+    ours,
+    read_verdicts,
+    summary,
+)
 from knnlm.runtime.artifacts import atomic_path, save_json
 
 BEGIN, END = "<!-- verdict:begin -->", "<!-- verdict:end -->"
@@ -100,6 +109,8 @@ def block(rows: Sequence[Verdict], facts: Mapping[str, Any]) -> str:
         f"{claim(row).rstrip('.')} ({_exhibit(row)})" for row in rows if row["verdict"] == NOT_RUN
     ]
     lines += ["", f"Not run: {'; '.join(missing)}."] if missing else []
+    if corrected := correction(rows):
+        lines += ["", corrected]
     return "\n".join(lines) + "\n"
 
 

@@ -16,6 +16,7 @@ HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not r
 STYLES = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_RUN: "dim"}
 PAPERS, OURS = "papers", "ours"  # whose a claim is: the papers', or a control of ours
 COUNTED = {PAPERS: "claims of the papers", OURS: "stricter controls of ours"}
+ERROR_RATE = 0.05  # of an interval of 95 %
 UNITS = {"percent": " %", "nats per token": " nats/token", "ratio": "", "share": ""}
 
 Verdict = Mapping[str, str]
@@ -91,6 +92,44 @@ def summary(rows: Sequence[Verdict]) -> list[str]:
         f"{found[UNDECIDED]} are undecided, {found[NOT_RUN]} were not run"
         for whose, found in counts(rows).items()
     ]
+
+
+def holm(p_values: Sequence[float]) -> list[bool]:
+    """Return which of several verdicts stay decided when all are corrected for their count.
+
+    Holm (1979): the least p of m is compared with 0.05 / m, the next with 0.05 / (m - 1), and so
+    on until one is too large. The chance that any verdict is decided wrongly is then at most 5 %,
+    however they depend on each other.
+    """
+    stays = [False] * len(p_values)
+    by_size = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for rank, place in enumerate(by_size):
+        if p_values[place] > ERROR_RATE / (len(p_values) - rank):
+            break
+        stays[place] = True
+    return stays
+
+
+def correction(rows: Iterable[Verdict]) -> str:
+    """Return what the number of verdicts does to their error, and how many stay decided; or ""."""
+    tested = [row for row in rows if row["p"]]
+    if not tested:
+        return ""
+    n, decided = len(tested), sum(row["verdict"] in (HOLDS, FAILS) for row in tested)
+    left = Counter(
+        row["verdict"]
+        for row, stays in zip(tested, holm([float(row["p"]) for row in tested]), strict=True)
+        if stays
+    )
+    return (
+        f"No verdict is corrected for the number of verdicts. {n} of them rest on an interval of "
+        f"95 %: if all {n} numbers lay on their borders and were independent, {ERROR_RATE * n:.1f} "
+        f"verdicts would be decided by chance, and at least one with a probability of "
+        f"{100 * (1 - (1 - ERROR_RATE) ** n):.0f} %. After Holm's correction, with p-values taken "
+        f"from the intervals (Student's t over seeds, else the normal distribution), "
+        f"{left.total()} of the {decided} decided ones stay decided: {left[HOLDS]} hold, "
+        f"{left[FAILS]} do not hold."
+    )
 
 
 def print_verdicts(path: Path) -> None:

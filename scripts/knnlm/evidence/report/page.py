@@ -25,7 +25,7 @@ from knnlm.evidence.report.tables import (
     shown_claims,
     shown_comparison,
 )
-from knnlm.evidence.verdict import COUNTED, counts
+from knnlm.evidence.verdict import COUNTED, correction, counts
 from knnlm.runtime.artifacts import atomic_path
 from knnlm.runtime.verification import artifacts_in
 
@@ -90,6 +90,7 @@ def write_report(*, output: Path, run: Path, shown: Shown, checksum_gib: float) 
         claims=claims,
         counts=counts(claims),
         counted=COUNTED,
+        correction=correction(claims),
         marks=MARKS,
         comparison=_read(problems, shown_comparison, run / "tables/comparison.csv") or [],
         sections=[
