@@ -55,6 +55,7 @@ def table(tables):
 
 
 METRIC = "nats_per_token_vs_lm"
+EXACT = ("base/seed1", "base/seed1/exact")
 OTHER_OPTIMUM = ("base/seed1", "base/seed1/ivfpq")  # of which test has another than validation
 
 
@@ -109,7 +110,13 @@ def test_the_tuned_row_scores_test_at_the_settings_that_validation_chose(inputs,
 
 
 def best_by_hand(inputs, place, split):
-    """Return k, temperature and lmbda with the least nll on a split, by the definition."""
+    """Return k, temperature and lmbda with the least nll on a split."""
+    nll = nll_by_hand(inputs, place, split)
+    return min(nll, key=nll.get)
+
+
+def nll_by_hand(inputs, place, split):
+    """Return the mean nll on a split by k, temperature and lmbda, by the definition."""
     model, index = place
     (queries,) = of(inputs["queries"], model, split)
     (found,) = of(inputs["neighbors"], index, split)
@@ -124,7 +131,7 @@ def best_by_hand(inputs, place, split):
         for lmbda in np.linspace(0.05, 0.95, 10):
             mixed = (1 - lmbda) * lm + lmbda * knn
             nll[k, share * unit, lmbda] = -np.log(mixed).mean()
-    return min(nll, key=nll.get)
+    return nll
 
 
 @pytest.mark.parametrize("index", ["exact", "ivfpq"])
@@ -337,8 +344,25 @@ def test_curves_pass_through_the_tuned_point_which_is_their_lowest(tables):
         assert curve[varied].is_monotonic_increasing
 
 
+def test_retuned_at_each_k_the_knn_lm_has_its_best_on_validation_by_brute_force(inputs, tables):
+    on_validation = nll_by_hand(inputs, EXACT, "validation")
+    grid = select(tables["grid"], seed="1", setting="exact/over k, retuned")
+    levels = select(grid, metric="perplexity_per_token").set_index("k")["value"]
+    changes = select(grid, metric="perplexity_per_token_change_vs_smallest_k").set_index("k")
+
+    best = {
+        k: min(nll for (of_k, *_), nll in on_validation.items() if of_k == k) for k in (1, 2, 8)
+    }
+    assert levels.to_dict() == pytest.approx({k: np.exp(nll) for k, nll in best.items()})
+    expected = {k: 100 * np.expm1(nll - best[1]) for k, nll in best.items()}
+    assert changes["value"].to_dict() == pytest.approx(expected, abs=1e-9)
+    at_8 = changes.loc[8]
+    assert at_8["ci_low"] < at_8["value"] < at_8["ci_high"]
+    assert (changes.loc[1, ["value", "ci_low", "ci_high"]] == 0).all()
+
+
 def test_levels_of_validation_have_the_intervals_of_resampled_documents(inputs, tables):
-    curves = select(tables["grid"], seed="0")
+    curves = select(tables["grid"], seed="0", metric="perplexity_per_token")
     lm = load_queries(*of(inputs["queries"], "base/seed0", "validation"))
     document = np.unique(lm.documents, return_inverse=True)[1]
     nll = np.bincount(document, weights=-lm.lm_log_probs)
