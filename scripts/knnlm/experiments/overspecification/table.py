@@ -4,9 +4,10 @@ Chiang et al. (2024), Section 4, Figures 1 and 3, Tables 5 and 6: a model is fin
 sentences that tell of a child with a detail of the parent, and asked for the child without it. A
 perfect one gives each of n children the log-likelihood log(1/n).
 
-lmbda and the temperature were fixed before the first run. Rows of one seed have intervals from a
-bootstrap over villagers (at least 30); rows of all seeds have Student's t intervals, also of the
-differences of two methods, which are taken within each seed.
+lmbda and the temperature were fixed before the first run, the temperature by an earlier prototype
+(data/README.md). Rows of one seed have intervals from a bootstrap over villagers (at least 30);
+rows of all seeds have Student's t intervals, also of the differences of two methods, which are
+taken within each seed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
