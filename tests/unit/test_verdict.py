@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import subprocess
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 from knnlm.evidence import readme
+from knnlm.evidence.recorded import RecordedRun
 from knnlm.evidence.verdict import (
     correction,
     holm,
@@ -21,11 +23,12 @@ from knnlm.evidence.verdict import (
 
 ROOT = Path(__file__).parents[2]
 ROW = {"id": "lower", "paper": "chiang2024", "exhibit": "Table 1", "claim": "KL[f || p] is lower."}
-ROW |= {"relation": "below 0"}
+ROW |= {"relation": "below 0", "margin": "0", "margin_source": "the claim is a direction", "n": "9"}
 ROW |= {"theirs": "-15.95", "ours": "-2.0126", "ci_low": "-3.1", "ci_high": "-1.05"}
 ROW |= {"unit": "percent", "verdict": "holds", "reason": "bootstrap"}
 ROW |= {"p": "0.0002", "whose": "papers", "stricter_than": ""}
 MISSING = ROW | {
+    "id": "missing",
     "ours": "",
     "ci_low": "",
     "ci_high": "",
@@ -33,8 +36,19 @@ MISSING = ROW | {
     "p": "",
     "reason": "no table",
 }
-FACTS = {"date": "2026-11-27", "scale": "cpu", "corpus": "gazetteer", "lm_seeds": [0]}
+FACTS = {
+    "name": "first",
+    "date": "2026-11-27",
+    "scale": "cpu",
+    "corpus": "gazetteer",
+    "lm_seeds": [0],
+}
 FACTS |= {"experiment_seeds": [0, 1, 2], "git": {"commit": "0123456789", "dirty": False}}
+FACTS |= {"processor": "a processor"}
+
+
+def recorded(*rows, **facts):
+    return RecordedRun(FACTS | facts, {row["id"]: row for row in rows})
 
 
 @pytest.fixture
@@ -127,11 +141,12 @@ def test_a_claim_of_ours_is_marked():
 
 
 def test_the_block_says_of_which_run_it_is_and_escapes_bars():
-    text = readme.block([ROW, MISSING], FACTS)
+    text = readme.block([recorded(ROW, MISSING)])
 
     assert correction([ROW]) in text
 
     assert "2026-11-27" in text
+    assert "a processor" in text
     assert "commit 0123456" in text
     assert "with changes" not in text
     shown = "| Chiang, Table 1 | below 0 | -15.95 | -2.0 [-3.1, -1.1] % | holds |"
@@ -140,9 +155,21 @@ def test_the_block_says_of_which_run_it_is_and_escapes_bars():
 
 
 def test_a_run_with_uncommitted_changes_is_marked():
-    facts = FACTS | {"git": {"commit": "0123456789", "dirty": True}}
+    changed = recorded(ROW, git={"commit": "0123456789", "dirty": True})
 
-    assert "commit 0123456, with changes" in readme.block([ROW], facts)
+    assert "commit 0123456, with changes" in readme.block([changed])
+
+
+def test_another_run_has_a_column_of_its_own_and_its_differing_verdicts_are_counted():
+    second = recorded(ROW | {"verdict": "undecided"}, name="elsewhere", processor="another")
+
+    text = readme.block([recorded(ROW, ROW | {"id": "alone"}), second])
+
+    assert "| verdict | elsewhere |" in text
+    assert "| holds | undecided |" in text
+    assert "| holds |  |" in text
+    assert "Beside it `elsewhere`" in text
+    assert "another; 1 of 1 verdicts differ." in text
 
 
 def test_a_block_replaces_what_stood_between_the_markers():
@@ -157,19 +184,23 @@ def test_a_readme_without_markers_is_an_error(text):
         readme.with_block(text, "new\n")
 
 
-def test_recording_a_run_copies_its_verdicts_and_renders_them(tmp_path, file):
+def test_recording_a_run_keeps_its_verdicts_and_renders_them(tmp_path, file):
     tables = tmp_path / "run/tables"
     tables.mkdir(parents=True)
     shutil.move(file, tables / "claims.csv")
     (tables / "settings.json").write_text(json.dumps(FACTS | {"threads": {}}))
-    (tables / "environment.json").write_text(json.dumps({"git": FACTS["git"]}))
+    environment = {"git": FACTS["git"], "cpu": {"name": "a processor", "cores": 2}}
+    (tables / "environment.json").write_text(json.dumps(environment))
     (tmp_path / "docs/measurements").mkdir(parents=True)
     (tmp_path / "README.md").write_text(f"# R\n{readme.BEGIN}\n{readme.END}\n")
+    first, second = (recorded(ROW, MISSING, name=name) for name in ("first", "second"))
 
-    readme.record(tmp_path / "run", tmp_path, day=date(2026, 11, 27))
+    for name, runs in {"first": [first], "second": [first, second]}.items():
+        readme.record(tmp_path / "run", tmp_path, name=name, day=date(2026, 11, 27))
 
-    assert json.loads((tmp_path / readme.RECORD).read_text()) == FACTS
-    assert readme.block([ROW, MISSING], FACTS) in (tmp_path / "README.md").read_text()
+        assert readme.block(runs) in (tmp_path / "README.md").read_text()
+        facts = json.loads((tmp_path / readme.RECORD).read_text())["runs"]
+        assert facts == [run.facts for run in runs]
 
 
 def test_the_readme_says_what_the_recorded_run_says():
@@ -178,3 +209,15 @@ def test_the_readme_says_what_the_recorded_run_says():
 
     assert between == readme.recorded_block(ROOT)
     assert len(read_verdicts(ROOT / readme.CLAIMS)) >= 12
+
+
+def test_make_records_a_run_by_the_name_that_it_is_given():
+    printed = [
+        subprocess.run(
+            ["make", "--dry-run", "readme", *given], cwd=ROOT, capture_output=True, text=True
+        ).stdout
+        for given in ((), ("RUN=results/x", "NAME=a second processor"))
+    ]
+
+    assert "knnlm.evidence.readme results/cpu-gazetteer" in printed[0]
+    assert 'knnlm.evidence.readme results/x "a second processor"' in printed[1]
