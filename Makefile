@@ -4,6 +4,11 @@
 # The interpreter that makes .venv: make all PYTHON=python3.12
 PYTHON ?= python3
 
+# The run that make readme records, by the name of its folder or another one, as in:
+# make readme RUN=results/elsewhere NAME="a second processor"
+RUN ?= results/cpu-gazetteer
+NAME ?=
+
 FOUND = { command -v $(PYTHON) >/dev/null || { echo "error: Macondo needs Python 3.11 or newer, but there is no $(PYTHON); install it or name another, as in: make all PYTHON=python3.12" >&2; exit 1; }; }
 SETUP = $(FOUND) && $(PYTHON) envs/create.py
 ENTER = export PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -23,8 +28,8 @@ lint: ## form: ruff, snakefmt and the linter of Snakemake
 bench: ## speed against peers and bounds, into docs/measurements/cpu.md
 	@$(SETUP) && $(ENTER) && python benchmarks/write_page.py
 
-readme: ## record the verdicts of the cpu run and render them in README.md
-	@$(SETUP) && $(ENTER) && PYTHONPATH=scripts python -m knnlm.evidence.readme results/cpu-gazetteer
+readme: ## record the verdicts of a run and render them in README.md: RUN is its folder, NAME what it is recorded as
+	@$(SETUP) && $(ENTER) && PYTHONPATH=scripts python -m knnlm.evidence.readme $(RUN) $(if $(NAME),"$(NAME)")
 
 lock: ## compile envs/constraints.txt from the lists beside it; known pins stay
 	@$(SETUP) && $(ENTER) && uv pip compile --quiet --universal --python-version 3.11 --no-header envs/requirements.in envs/requirements-test.in --output-file envs/constraints.txt

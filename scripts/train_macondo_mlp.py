@@ -16,5 +16,4 @@ if __name__ == "__main__":
         Target.of(snakemake),
         fine_tuned=Path(snakemake.input.fine_tuned),
         mlp=snakemake.params.mlp,
-        scores=snakemake.params.scores,
     )

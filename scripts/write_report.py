@@ -20,6 +20,7 @@ if __name__ == "__main__":
             tables=snakemake.params.experiments,
             captions=by_experiment(snakemake.input.captions),
             headlines=by_experiment(snakemake.input.headlines),
+            recorded=list(snakemake.input.recorded),
         ),
         checksum_gib=snakemake.params.settings["checksum_gib"],
     )

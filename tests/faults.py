@@ -65,7 +65,9 @@ STEPS = {
     "project_distributions": Step("projections/seed0/f", "seed0/f", "*.npz"),
     "project_on_heads": Step("projections/seed0/optima", "seed0", "*.npz"),
     "train_mlp_replacement": Step("replacements/base/seed0/random", "base/seed0/random"),
-    "train_macondo_mlp": Step("overspecification_mlp/base/seed0", "base/seed0", "*.safetensors"),
+    "train_macondo_mlp": Step(
+        "overspecification_mlp/base/random/seed0", "base/random/seed0", "*.safetensors"
+    ),
     "train_hurdle_macondo": Step("mlp_hurdle/macondo/seed0", "seed0", "*.parquet"),
     "train_hurdle_text": Step("mlp_hurdle/text/seed0", "seed0", "*.parquet"),
 }

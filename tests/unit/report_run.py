@@ -44,7 +44,9 @@ CLAIM = {
     "margin": "0",
     "margin_source": "the paper",
     "verdict": "holds",
+    "p": "0.001",
     "reason": "",
+    "whose": "papers",
     "stricter_than": "",
 }
 SVG = (

@@ -228,7 +228,7 @@ def write_point(path, point, **names):
     k, temperature, lmbda = point
     tuned = {"names": names, "k": k, "temperature": temperature, "lmbda": lmbda}
     tuned |= {"temperature_relative": 1.0, "mean_squared_distance": temperature, "nll": 1.0}
-    tuned |= {"n_queries": 1, "place": [0, 0, 0], "made_from": {}}
+    tuned |= {"n_queries": 1, "place": [0, 0, 0], "places": [[0, 0, 0]], "made_from": {}}
     tuned["grid"] = {"k": [k], "temperatures": [1.0], "lmbdas": [lmbda]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(tuned))

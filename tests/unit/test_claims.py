@@ -147,6 +147,7 @@ def test_a_counted_number_needs_no_interval():
     found = only(claim(counted=True, margin=4), run(knn={"value": 3.0}))
 
     assert (found["verdict"], found["ci_low"], found["ci_high"]) == ("holds", 3, 3)
+    assert math.isnan(found["p"])
 
 
 @pytest.mark.parametrize("relation", ["below", "above"])
@@ -165,6 +166,8 @@ def test_a_difference_is_paired_over_seeds_and_n_counts_them():
     assert (found["ours"], found["n"], found["verdict"]) == (2, 3, "holds")
     assert found["ci_low"] == pytest.approx(2 - 4.302653 / 3**0.5, abs=1e-5)
     assert found["relation"] == "difference above -1"
+    t = 3 / (1 / 3**0.5)  # of 2 against -1; Student's tail for 2 degrees of freedom by hand
+    assert found["p"] == pytest.approx(1 - t / (2 + t**2) ** 0.5)
     # the seeds alone could not tell: their own intervals are 20 wide
     assert only(claim(relation="above", margin=-1), seeds)["verdict"] == "undecided"
 
@@ -248,6 +251,7 @@ def test_a_block_that_names_what_does_not_exist_is_an_error_that_names_the_claim
         ({"each": "seed"}, "'seed' is not one of"),
         ({"stricter_than": "none"}, "stricter_than 'none'; expected the id of a claim above it"),
         ({"id": "first"}, "an id stands for one claim"),
+        ({"ours": True, "stricter_than": "first"}, "is ours anyway"),
     ],
 )
 def test_a_bad_block_is_an_error_that_names_it(tmp_path, changes, named):
@@ -297,6 +301,21 @@ def test_the_table_has_its_columns_and_can_be_read_back(tmp_path):
         "0",
     )
     assert (second["ours"], second["n"], second["stricter_than"]) == ("", "", "lower")
+
+
+@pytest.mark.parametrize(
+    ("changes", "whose"),
+    [({}, "papers"), ({"ours": True}, "ours"), ({"stricter_than": "other"}, "ours")],
+)
+def test_a_claim_is_the_papers_or_a_control_of_ours(changes, whose):
+    assert only(claim(**changes), run(knn=[1.0]))["whose"] == whose
+    assert only(claim(**changes, table="hosted"), run(knn=[1.0]))["whose"] == whose
+
+
+def test_a_claim_that_says_it_is_not_in_the_paper_is_ours():
+    for block in CLAIMS:
+        if "not in the paper" in block["claim"]:
+            assert "ours" in block or "stricter_than" in block
 
 
 def test_our_claims_cover_the_experiments_of_the_core_paper():

@@ -74,6 +74,43 @@ def test_a_function_of_means_is_taken_in_each_resample_of_all_of_them():
     np.testing.assert_allclose(actual, np.percentile(values, [2.5, 97.5]), rtol=1e-12)
 
 
+def test_a_difference_of_ratios_is_taken_within_each_resample():
+    documents = np.repeat(np.arange(40), np.arange(1, 41))
+    nll = numpy_generator(3, "classes").random(len(documents))
+    rare = np.arange(len(documents)) % 3 == 0
+    pairs = [(np.where(mask, nll, 0.0), mask) for mask in (rare, ~rare)]
+
+    actual = bootstrap(documents, samples=100).difference_of_ratios(*pairs)
+
+    draws = numpy_generator(0, "bootstrap").multinomial(40, np.full(40, 1 / 40), size=100)
+    differences = [
+        np.average(nll[rare], weights=row[documents][rare])
+        - np.average(nll[~rare], weights=row[documents][~rare])
+        for row in draws
+    ]
+    np.testing.assert_allclose(actual, np.percentile(differences, [2.5, 97.5]), rtol=1e-12)
+
+
+def test_a_level_that_two_classes_share_leaves_their_difference():
+    documents = np.repeat(np.arange(40), 4)
+    level = numpy_generator(8, "level").normal(0, 5, 40)[documents]
+    one = np.tile([True, False, True, False], 40)
+
+    pairs = [(np.where(mask, level, 0.0), mask) for mask in (one, ~one)]
+    low, high = bootstrap(documents).difference_of_ratios(*pairs)
+
+    assert max(abs(low), abs(high)) < 1e-12
+
+
+def test_a_difference_to_a_class_of_few_documents_has_no_interval():
+    documents = np.repeat(np.arange(50), 2)
+    few = (np.ones(100), np.where(documents < 29, 1, 0))
+    many = (np.ones(100), np.ones(100))
+
+    assert np.isnan(bootstrap(documents).difference_of_ratios(many, few)).all()
+    assert np.isnan(bootstrap(documents).difference_of_ratios(few, many)).all()
+
+
 def test_a_function_of_means_over_few_documents_has_no_interval():
     few = bootstrap(np.arange(29)).of_means(np.exp, np.ones(29))
 

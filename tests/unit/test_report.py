@@ -8,6 +8,7 @@ import pytest
 import yaml
 from report_run import CLAIM, NOT_RUN, SETTINGS, SVG, Links, page_of, write_run
 
+from knnlm.evidence.recorded import RecordedRun, write_runs
 from knnlm.evidence.report.captions import caption_html, first_sentence, inline_svg
 from knnlm.evidence.report.checks import check_artifacts
 from knnlm.evidence.report.costs import costs_by_experiment, costs_by_rule, disk_by_kind
@@ -31,6 +32,31 @@ def test_the_page_says_claim_number_interval_and_verdict(run):
     assert '<span class="value">-42.0</span> <span class="interval">[-44.2, -40.0]</span>' in page
     assert "</span> holds</span>" in page
     assert page.index('id="verdict"') < page.index('id="experiments"')
+
+
+def test_the_page_counts_the_papers_claims_apart_from_ours(run):
+    rows = [CLAIM, CLAIM | {"id": "b", "whose": "ours", "verdict": "undecided"}]
+    pd.DataFrame(rows).to_csv(run / "tables/claims.csv", index=False)
+
+    page = page_of(run)
+
+    assert page.index("1 claims of the papers:") < page.index("1 stricter controls of ours:")
+    assert "control, ours:" in page
+
+
+def test_the_verdicts_of_recorded_runs_stand_beside_those_of_the_run(run):
+    facts = {key: SETTINGS[key] for key in ("scale", "corpus")} | {"name": "elsewhere"}
+    rows = [CLAIM, CLAIM | {"id": "changed", "margin": "1"}]
+    theirs = [row | {"verdict": "undecided"} for row in (rows[0], rows[1] | {"margin": "2"})]
+    pd.DataFrame(rows).to_csv(run / "tables/claims.csv", index=False)
+    files = [str(run / f"recorded.{kind}") for kind in ("csv", "json")]
+    write_runs(*map(Path, files), [RecordedRun(facts, {row["id"]: row for row in theirs})])
+
+    page = page_of(run, recorded=files)
+
+    assert page.count("recorded, elsewhere: undecided") == 1
+    (run / "recorded.csv").write_text("old\n1\n")
+    assert "recorded.csv cannot be read" in page_of(run, recorded=files)
 
 
 def test_every_link_leads_to_a_file_beside_the_page_or_an_id_on_it(run):

@@ -11,7 +11,7 @@ CLAIMS = [
     CLAIM,
     CLAIM
     | {"id": "second", "claim": "A longer training helps more.", "ours": "-3.5"}
-    | {"ci_low": "-8", "ci_high": "1", "verdict": "undecided", "paper": "xu2023"},
+    | {"ci_low": "-8", "ci_high": "1", "verdict": "undecided", "paper": "xu2023", "whose": "ours"},
     CLAIM
     | {"id": "third", "claim": "Mistral is no exception.", "ours": "", "n": ""}
     | {"ci_low": "", "ci_high": "", "verdict": "not run", "reason": "needs Mistral"},
@@ -61,6 +61,10 @@ def test_the_verdict_table_filters_by_verdict_paper_and_words(report):
         assert shown_claims(page) == ["second"]
 
         page.get_by_role("combobox", name="Paper").select_option("")
+        page.get_by_role("combobox", name="Whose").select_option("claims of the papers")
+        assert shown_claims(page) == ["knn_helps", "third"]
+
+        page.get_by_role("combobox", name="Whose").select_option("")
         page.get_by_label("Search").fill("MISTRAL")
         assert shown_claims(page) == ["third"]
 

@@ -78,6 +78,20 @@ def test_the_gain_of_a_class_is_the_mean_over_its_tokens(text, nll):
     assert row["ci_low"] < row["value"] < row["ci_high"]
 
 
+def test_the_difference_of_two_classes_is_that_of_their_gains_with_a_narrower_interval(text):
+    shared = np.repeat(numpy_generator(4, "level").normal(0, 5, N_DOCUMENTS), N_EACH)
+    nll = shared + numpy_generator(5, "token").normal(0, 0.1, N_TOKENS)
+    one = np.arange(N_TOKENS) % 4 == 0
+    gains = [text.mean_difference(NAMES, nll, against="lm", mask=mask) for mask in (one, ~one)]
+
+    row = text.difference_of_classes(NAMES, nll, one, ~one, against="lm")
+
+    assert row["value"] == pytest.approx(gains[0]["value"] - gains[1]["value"], rel=1e-9)
+    assert row["ci_low"] < row["value"] < row["ci_high"]
+    assert row["ci_high"] - row["ci_low"] < 0.1 * (gains[0]["ci_high"] - gains[0]["ci_low"])
+    assert row["n"] == N_TOKENS
+
+
 def test_a_share_counts_what_holds(text):
     hits = np.arange(N_TOKENS) % 4 == 0
 

@@ -1,5 +1,7 @@
 """Tuning: the best point of the grid, and the same number when it is scored alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from retrieval_artifacts import (
@@ -62,6 +64,18 @@ def test_the_point_is_the_best_of_all_points_scored_one_by_one(scored):
     means = [nll_at(point, *scored).mean() for point in points]
     assert tuning.point == pytest.approx(points[int(np.argmin(means))])
     np.testing.assert_allclose(tuning.nll.ravel(), means, rtol=1e-10)
+
+
+def test_each_k_has_the_best_temperature_and_lmbda_of_its_own(scored):
+    tuning = tune(*scored, grid=GRID)
+    places = [(0, 2, 1), (1, 0, 4), (2, 1, 3)]
+    nll = np.ones_like(tuning.nll)
+    for place in places:
+        nll[place] = 0.5 / (1 + place[0])
+
+    assert replace(tuning, nll=nll).best_at_each_k == places
+    assert replace(tuning, nll=nll).best == places[2]
+    assert tuning.best in tuning.best_at_each_k
 
 
 def test_only_the_first_k_neighbors_count(scored):
@@ -137,6 +151,7 @@ def test_what_is_read_is_what_was_tuned_to_the_last_bit(stored, tmp_path):
 
     assert tuned.point == tuning.point
     assert tuned.place == tuning.best
+    assert tuned.places == tuning.best_at_each_k
     assert tuned.nll == tuning.nll[tuning.best]
     assert tuned.mean_squared_distance == tuning.distance
     assert tuned.temperature_relative == tuning.temperatures[tuning.best[1]]

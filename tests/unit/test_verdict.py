@@ -2,28 +2,53 @@
 
 import json
 import shutil
+import subprocess
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 from knnlm.evidence import readme
-from knnlm.evidence.verdict import lines, number, ours, print_verdicts, read_verdicts, summary
+from knnlm.evidence.recorded import RecordedRun
+from knnlm.evidence.verdict import (
+    correction,
+    holm,
+    lines,
+    number,
+    ours,
+    print_verdicts,
+    read_verdicts,
+    summary,
+)
 
 ROOT = Path(__file__).parents[2]
 ROW = {"id": "lower", "paper": "chiang2024", "exhibit": "Table 1", "claim": "KL[f || p] is lower."}
-ROW |= {"relation": "below 0"}
+ROW |= {"relation": "below 0", "margin": "0", "margin_source": "the claim is a direction", "n": "9"}
 ROW |= {"theirs": "-15.95", "ours": "-2.0126", "ci_low": "-3.1", "ci_high": "-1.05"}
-ROW |= {"unit": "percent", "verdict": "holds", "reason": "bootstrap", "stricter_than": ""}
+ROW |= {"unit": "percent", "verdict": "holds", "reason": "bootstrap"}
+ROW |= {"p": "0.0002", "whose": "papers", "stricter_than": ""}
 MISSING = ROW | {
+    "id": "missing",
     "ours": "",
     "ci_low": "",
     "ci_high": "",
     "verdict": "not run",
+    "p": "",
     "reason": "no table",
 }
-FACTS = {"date": "2026-11-27", "scale": "cpu", "corpus": "gazetteer", "lm_seeds": [0]}
+FACTS = {
+    "name": "first",
+    "date": "2026-11-27",
+    "scale": "cpu",
+    "corpus": "gazetteer",
+    "lm_seeds": [0],
+}
 FACTS |= {"experiment_seeds": [0, 1, 2], "git": {"commit": "0123456789", "dirty": False}}
+FACTS |= {"processor": "a processor"}
+
+
+def recorded(*rows, **facts):
+    return RecordedRun(FACTS | facts, {row["id"]: row for row in rows})
 
 
 @pytest.fixture
@@ -47,8 +72,39 @@ def test_a_number_is_shown_with_two_digits_of_its_interval():
 
 def test_the_summary_counts_every_verdict():
     rows = [ROW | {"verdict": v} for v in ("holds", "holds", "undecided", "does not hold")]
+    rows += [ROW | {"verdict": v, "whose": "ours"} for v in ("does not hold", "not run")]
 
-    assert summary(rows) == "4 claims: 2 hold, 1 do not hold, 1 are undecided, 0 were not run"
+    assert summary(rows) == [
+        "4 claims of the papers: 2 hold, 1 do not hold, 1 are undecided, 0 were not run",
+        "2 stricter controls of ours: 0 hold, 1 do not hold, 0 are undecided, 1 were not run",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("p_values", "stays"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [True, False, False, True]),  # Holm's table for 4 tests
+        ([0.04, 0.01], [True, True]),  # 0.01 against 0.025, then 0.04 against 0.05
+        ([0.04, 0.03], [False, False]),  # Bonferroni's first step fails
+        ([0.05], [True]),
+        ([], []),
+    ],
+)
+def test_holm_stops_at_the_first_p_that_is_too_large(p_values, stays):
+    assert holm(p_values) == stays
+
+
+def test_the_correction_counts_what_has_an_interval_and_what_stays_decided():
+    rows = [ROW | {"p": p, "verdict": v} for p, v in (("0.001", "holds"), ("0.03", "holds"))]
+    rows += [ROW | {"p": "0.2", "verdict": "undecided"}, ROW | {"p": ""}, MISSING]
+
+    text = correction(rows)
+
+    # 0.05 * 3 and 1 - 0.95^3; 0.001 < 0.05 / 3, but 0.03 > 0.05 / 2
+    assert "0.2 verdicts would be decided by chance" in text
+    assert "a probability of 14 %" in text
+    assert "1 of the 2 decided ones stay decided: 1 hold, 0 do not hold." in text
+    assert correction([MISSING]) == ""
 
 
 def test_a_log_gets_one_plain_line_a_claim(file, capsys):
@@ -59,8 +115,7 @@ def test_a_log_gets_one_plain_line_a_claim(file, capsys):
         printed[0]
         == "holds          -2.0 [-3.1, -1.1] %  KL[f || p] is lower. [chiang2024, Table 1]"
     )
-    assert printed[-1] == summary([ROW, MISSING])
-    assert len(printed) == 3
+    assert printed[2:] == summary([ROW, MISSING])
     assert all(line.isascii() for line in printed)
 
 
@@ -78,14 +133,20 @@ def test_a_terminal_gets_a_table_with_the_reason_where_there_is_no_number(
     assert "-15.95" in printed
 
 
-def test_a_stricter_claim_is_marked():
-    assert "stricter: KL" in lines([ROW | {"stricter_than": "other"}])[0]
+def test_a_claim_of_ours_is_marked():
+    stricter = ROW | {"whose": "ours", "stricter_than": "other"}
+
+    assert "stricter: KL" in lines([stricter])[0]
+    assert "control: KL" in lines([ROW | {"whose": "ours"}])[0]
 
 
 def test_the_block_says_of_which_run_it_is_and_escapes_bars():
-    text = readme.block([ROW, MISSING], FACTS)
+    text = readme.block([recorded(ROW, MISSING)])
+
+    assert correction([ROW]) in text
 
     assert "2026-11-27" in text
+    assert "a processor" in text
     assert "commit 0123456" in text
     assert "with changes" not in text
     shown = "| Chiang, Table 1 | below 0 | -15.95 | -2.0 [-3.1, -1.1] % | holds |"
@@ -94,9 +155,21 @@ def test_the_block_says_of_which_run_it_is_and_escapes_bars():
 
 
 def test_a_run_with_uncommitted_changes_is_marked():
-    facts = FACTS | {"git": {"commit": "0123456789", "dirty": True}}
+    changed = recorded(ROW, git={"commit": "0123456789", "dirty": True})
 
-    assert "commit 0123456, with changes" in readme.block([ROW], facts)
+    assert "commit 0123456, with changes" in readme.block([changed])
+
+
+def test_another_run_has_a_column_of_its_own_and_its_differing_verdicts_are_counted():
+    second = recorded(ROW | {"verdict": "undecided"}, name="elsewhere", processor="another")
+
+    text = readme.block([recorded(ROW, ROW | {"id": "alone"}), second])
+
+    assert "| verdict | elsewhere |" in text
+    assert "| holds | undecided |" in text
+    assert "| holds |  |" in text
+    assert "Beside it `elsewhere`" in text
+    assert "another; 1 of 1 verdicts differ." in text
 
 
 def test_a_block_replaces_what_stood_between_the_markers():
@@ -111,19 +184,23 @@ def test_a_readme_without_markers_is_an_error(text):
         readme.with_block(text, "new\n")
 
 
-def test_recording_a_run_copies_its_verdicts_and_renders_them(tmp_path, file):
+def test_recording_a_run_keeps_its_verdicts_and_renders_them(tmp_path, file):
     tables = tmp_path / "run/tables"
     tables.mkdir(parents=True)
     shutil.move(file, tables / "claims.csv")
     (tables / "settings.json").write_text(json.dumps(FACTS | {"threads": {}}))
-    (tables / "environment.json").write_text(json.dumps({"git": FACTS["git"]}))
+    environment = {"git": FACTS["git"], "cpu": {"name": "a processor", "cores": 2}}
+    (tables / "environment.json").write_text(json.dumps(environment))
     (tmp_path / "docs/measurements").mkdir(parents=True)
     (tmp_path / "README.md").write_text(f"# R\n{readme.BEGIN}\n{readme.END}\n")
+    first, second = (recorded(ROW, MISSING, name=name) for name in ("first", "second"))
 
-    readme.record(tmp_path / "run", tmp_path, day=date(2026, 11, 27))
+    for name, runs in {"first": [first], "second": [first, second]}.items():
+        readme.record(tmp_path / "run", tmp_path, name=name, day=date(2026, 11, 27))
 
-    assert json.loads((tmp_path / readme.RECORD).read_text()) == FACTS
-    assert readme.block([ROW, MISSING], FACTS) in (tmp_path / "README.md").read_text()
+        assert readme.block(runs) in (tmp_path / "README.md").read_text()
+        facts = json.loads((tmp_path / readme.RECORD).read_text())["runs"]
+        assert facts == [run.facts for run in runs]
 
 
 def test_the_readme_says_what_the_recorded_run_says():
@@ -132,3 +209,15 @@ def test_the_readme_says_what_the_recorded_run_says():
 
     assert between == readme.recorded_block(ROOT)
     assert len(read_verdicts(ROOT / readme.CLAIMS)) >= 12
+
+
+def test_make_records_a_run_by_the_name_that_it_is_given():
+    printed = [
+        subprocess.run(
+            ["make", "--dry-run", "readme", *given], cwd=ROOT, capture_output=True, text=True
+        ).stdout
+        for given in ((), ("RUN=results/x", "NAME=a second processor"))
+    ]
+
+    assert "knnlm.evidence.readme results/cpu-gazetteer" in printed[0]
+    assert 'knnlm.evidence.readme results/x "a second processor"' in printed[1]

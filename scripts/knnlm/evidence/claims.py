@@ -18,11 +18,12 @@ import yaml
 
 from knnlm.evidence.estimates import Estimate, difference, ratio, sample
 from knnlm.evidence.selection import NothingSelected, SelectionError, chosen_rows
-from knnlm.evidence.verdict import FAILS, HOLDS, NOT_RUN, UNDECIDED
+from knnlm.evidence.significance import p_value
+from knnlm.evidence.verdict import FAILS, HOLDS, NOT_RUN, OURS, PAPERS, UNDECIDED
 
 COLUMNS = (
     *("id", "paper", "exhibit", "claim", "relation", "theirs", "ours", "ci_low", "ci_high"),
-    *("n", "unit", "margin", "margin_source", "verdict", "reason", "stricter_than"),
+    *("n", "unit", "margin", "margin_source", "verdict", "p", "reason", "whose", "stricter_than"),
 )
 SMALL = "cpu"  # the scale whose LM some claims are beyond
 SCHEMA = Path(__file__).with_name("claims_schema.yaml")
@@ -80,6 +81,8 @@ def _faults(
     for error in validator.iter_errors(block):
         where = ".".join(map(str, error.absolute_path))
         yield f"{where}: {error.message}" if where else error.message
+    if "ours" in block and "stricter_than" in block:
+        yield "a claim that is stricter than another is ours anyway; leave out ours"
     if "minus" in block and "over" in block:
         yield "expected minus or over, got both"
     if block["id"] in above:
@@ -181,6 +184,8 @@ def _decided(block: Block, found: Estimate, *, scale: str | None) -> dict[str, A
     if "small_lm" in block and scale == SMALL:
         reason += f"; the LM of this scale cannot decide it: {' '.join(block['small_lm'].split())}"
     numbers = {"ours": found.value, "ci_low": found.low, "ci_high": found.high}
+    if "counted" not in block:  # which has no error
+        numbers["p"] = p_value(found, region(block))
     return _row(block, decision, reason) | numbers | {"n": found.n, "unit": found.unit}
 
 
@@ -197,5 +202,6 @@ def _row(block: Block, decision: str, reason: str) -> dict[str, Any]:
         "margin_source": " ".join(block["margin_source"].split()),
         "verdict": decision,
         "reason": reason,
+        "whose": OURS if "ours" in block or "stricter_than" in block else PAPERS,
         "stricter_than": block.get("stricter_than", ""),
     }

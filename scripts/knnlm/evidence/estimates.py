@@ -6,6 +6,7 @@ not paired in the table get the ends that are furthest apart, which is never nar
 paired interval (the deviation of a difference is at most the sum of the deviations).
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +28,7 @@ class Estimate:
         n: what the interval rests on: seeds if there are several, else the n of the row.
         unit: of the value.
         how: what kind of interval it is, for the reader.
+        freedom: degrees of freedom of Student's t; infinite for a bootstrap.
     """
 
     value: float
@@ -35,6 +37,7 @@ class Estimate:
     n: int
     unit: str
     how: str
+    freedom: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def sample(rows: pd.DataFrame) -> Sample:
         row = (of_all if len(of_all) else rows).iloc[0]
         how = _over(row["n"]) if len(of_all) else _within(row)
         ends = (float(row["value"]), float(row["ci_low"]), float(row["ci_high"]))
-        return Sample(values, Estimate(*ends, int(row["n"]), str(row["unit"]), how))
+        freedom = int(row["n"]) - 1 if len(of_all) else math.inf
+        return Sample(values, Estimate(*ends, int(row["n"]), str(row["unit"]), how, freedom))
     series = np.array(list(values.values()))
     return Sample(values, _student(series, str(rows["unit"].iloc[0]), paired=False))
 
@@ -105,7 +109,7 @@ def _compared(one: Sample, other: Sample, *, log: bool) -> Estimate:
         float(back(forward(x) - forward(y))) for x, y in ((a.low, b_high), (a.high, b_low))
     )
     how = a.how if constant or np.isnan(low) else f"{a.how}, not paired: ends furthest apart"
-    return Estimate(value, low, high, a.n, unit, how)
+    return Estimate(value, low, high, a.n, unit, how, min(a.freedom, b.freedom))
 
 
 def _same(x: float) -> float:
@@ -115,7 +119,7 @@ def _same(x: float) -> float:
 def _student(values: NDArray[np.float64], unit: str, *, paired: bool) -> Estimate:
     low, high = student_interval(values)
     how = _over(len(values), paired=paired)
-    return Estimate(float(values.mean()), low, high, len(values), unit, how)
+    return Estimate(float(values.mean()), low, high, len(values), unit, how, len(values) - 1)
 
 
 def _over(n_seeds: int, *, paired: bool = False) -> str:

@@ -84,6 +84,31 @@ class DocumentBootstrap:
             return NO_INTERVAL
         return _percentiles((self._draws @ above) / (self._draws @ below))
 
+    def difference_of_ratios(
+        self,
+        one: tuple[NDArray[np.floating], NDArray[np.number]],
+        other: tuple[NDArray[np.floating], NDArray[np.number]],
+    ) -> Interval:
+        """Return the interval of one ratio of sums minus another, both of the same resamples.
+
+        What moves both ratios with the documents, such as a document full of rare words, is left
+        out of their difference.
+
+        Args:
+            one: numerators and denominators, (n_tokens,) each, the denominators at least 0.
+            other: the same of the ratio that is taken away.
+
+        Returns:
+            NO_INTERVAL when fewer than 30 documents have a positive denominator of either.
+        """
+        (above, below), (above_other, below_other) = (
+            tuple(map(self.sums, pair)) for pair in (one, other)
+        )
+        if min(np.count_nonzero(b > 0) for b in (below, below_other)) < MINIMUM_DOCUMENTS:
+            return NO_INTERVAL
+        ratio = (self._draws @ above) / (self._draws @ below)
+        return _percentiles(ratio - (self._draws @ above_other) / (self._draws @ below_other))
+
     def of_means(
         self,
         statistic: Callable[..., NDArray[np.float64]],

@@ -1,43 +1,50 @@
-"""The verdict in README.md: recorded from a finished run, and written between two markers.
+"""The verdict in README.md: recorded from finished runs, and written between two markers.
 
-    PYTHONPATH=scripts python -m knnlm.evidence.readme results/cpu-gazetteer
+    PYTHONPATH=scripts python -m knnlm.evidence.readme results/cpu-gazetteer "a second processor"
 
-copies the verdicts of a run to docs/measurements/claims.csv, with what a reader must know of the
-run in claims.json beside it, and renders both in the README. `make readme` does it.
+puts the verdicts of a run into docs/measurements/claims.csv, in columns of its own, with what a
+reader must know of it in claims.json, and renders all recorded runs in the README. A run that was
+recorded under the same name is replaced; without a name it has that of its folder. `make readme`
+does it.
 """
 
-import json
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-from knnlm.evidence.verdict import NOT_RUN, Verdict, claim, number, ours, read_verdicts, summary
-from knnlm.runtime.artifacts import atomic_path, save_json
+from knnlm.evidence.recorded import RecordedRun, read_run, read_runs, with_run, write_runs
+from knnlm.evidence.verdict import (
+    NOT_RUN,
+    Verdict,
+    claim,
+    correction,
+    number,
+    ours,
+    summary,
+)
+from knnlm.runtime.artifacts import atomic_path
 
 BEGIN, END = "<!-- verdict:begin -->", "<!-- verdict:end -->"
 CLAIMS, RECORD = Path("docs/measurements/claims.csv"), Path("docs/measurements/claims.json")
 README = Path("README.md")
 
 
-def record(run: Path, root: Path, *, day: date) -> None:
-    """Record the verdicts of a finished run under docs/measurements/ and write_verdict the README.
+def record(run: Path, root: Path, *, name: str, day: date) -> None:
+    """Record the verdicts of a finished run under docs/measurements/, and render them.
 
     Args:
         run: the folder of its results.
         root: of the checkout.
+        name: by which it is recorded; a run of this name is replaced.
         day: of the record.
 
     Raises:
         OSError: if the run has no verdicts, environment or settings.
     """
-    environment = json.loads((run / "tables/environment.json").read_text(encoding="utf-8"))
-    settings = json.loads((run / "tables/settings.json").read_text(encoding="utf-8"))
-    shutil.copyfile(run / "tables/claims.csv", root / CLAIMS)
-    kept = {key: settings[key] for key in ("scale", "corpus", "lm_seeds", "experiment_seeds")}
-    save_json(root / RECORD, kept | {"date": day.isoformat(), "git": environment["git"]})
+    files = (root / CLAIMS, root / RECORD)
+    recorded = read_runs(*files) if files[0].is_file() else []
+    write_runs(*files, with_run(recorded, read_run(run, name=name, date=day.isoformat())))
     write_verdict(root)
 
 
@@ -54,8 +61,7 @@ def write_verdict(root: Path) -> None:
 
 def recorded_block(root: Path) -> str:
     """Return the block that the recorded verdicts give."""
-    facts = json.loads((root / RECORD).read_text(encoding="utf-8"))
-    return block(read_verdicts(root / CLAIMS), facts)
+    return block(read_runs(root / CLAIMS, root / RECORD))
 
 
 def with_block(text: str, inside: str) -> str:
@@ -71,34 +77,56 @@ def with_block(text: str, inside: str) -> str:
     return f"{before}{BEGIN}\n{inside}{END}{after}"
 
 
-def block(rows: Sequence[Verdict], facts: Mapping[str, Any]) -> str:
-    """Return the verdicts as Markdown: what run they are of, a table, and what was not run.
+def block(runs: Sequence[RecordedRun]) -> str:
+    """Return the verdicts as Markdown: what runs they are of, a table, and what was not run.
 
     Args:
-        rows: of the table of verdicts.
-        facts: date, git, scale, corpus and seeds of the run.
+        runs: the first gives numbers and counts; the others their verdicts, a column each.
     """
-    git = facts["git"]
-    commit = f"commit {git['commit'][:7]}" if git["commit"] else "a copy without git"
-    changed = ", with changes" if git["dirty"] else ""
-    run = f"scale `{facts['scale']}`, corpus `{facts['corpus']}`, {commit}{changed}"
-    lines = [
-        f"{summary(rows)} (recorded {facts['date']}: {run}; LM seeds {len(facts['lm_seeds'])}, "
-        f"seeds of other experiments {len(facts['experiment_seeds'])}).",
-        "",
-        "| claim | exhibit | true if | paper | here, 95 % | verdict |",
-        "|---|---|---|---:|---:|---|",
+    first, *others = runs
+    rows = list(first.verdicts.values())
+    lines = [*(f"- {line}." for line in summary(rows)), "", f"Recorded {_described(first)}.", ""]
+    for run in others:
+        lines += [f"Beside it `{run.name}`, {_described(run)}; {_differing(run, first)}.", ""]
+    columns = ["here, 95 %", "verdict", *(f"{run.name}" for run in others)]
+    lines += [
+        f"| claim | exhibit | true if | paper | {' | '.join(columns)} |",
+        f"|---|---|---|---:|---:|---|{'---|' * len(others)}",
     ]
     for row in rows:
         if row["verdict"] != NOT_RUN:
-            cells = (claim(row), _exhibit(row), row["relation"], number(row["theirs"]))
-            shown = [cell.replace("|", "\\|") for cell in (*cells, ours(row), row["verdict"])]
+            cells = (claim(row), _exhibit(row), row["relation"], number(row["theirs"]), ours(row))
+            verdicts = [run.verdicts.get(row["id"], {}).get("verdict", "") for run in runs]
+            shown = [cell.replace("|", "\\|") for cell in (*cells, *verdicts)]
             lines.append(f"| {' | '.join(shown)} |")
     missing = [
         f"{claim(row).rstrip('.')} ({_exhibit(row)})" for row in rows if row["verdict"] == NOT_RUN
     ]
     lines += ["", f"Not run: {'; '.join(missing)}."] if missing else []
+    if corrected := correction(rows):
+        lines += ["", corrected]
     return "\n".join(lines) + "\n"
+
+
+def _described(run: RecordedRun) -> str:
+    """Return date, scale, corpus, commit, seeds and processor of a run in words."""
+    facts, git = run.facts, run.facts["git"]
+    commit = f"commit {git['commit'][:7]}" if git["commit"] else "a copy without git"
+    changed = ", with changes" if git["dirty"] else ""
+    on = f"; {facts['processor']}" if facts["processor"] else ""
+    seeds = (len(facts[key]) for key in ("lm_seeds", "experiment_seeds"))
+    return (
+        f"{facts['date']}: scale `{facts['scale']}`, corpus `{facts['corpus']}`, "
+        f"{commit}{changed}; LM seeds {next(seeds)}, seeds of other experiments {next(seeds)}{on}"
+    )
+
+
+def _differing(run: RecordedRun, first: RecordedRun) -> str:
+    """Return how many verdicts of a run are others than the first's."""
+    pairs = [
+        (row["verdict"], first.verdicts[name]["verdict"]) for name, row in run.verdicts.items()
+    ]
+    return f"{sum(one != other for one, other in pairs)} of {len(pairs)} verdicts differ"
 
 
 def _exhibit(row: Verdict) -> str:
@@ -106,4 +134,5 @@ def _exhibit(row: Verdict) -> str:
 
 
 if __name__ == "__main__":
-    record(Path(sys.argv[1]), Path.cwd(), day=date.today())
+    folder, *named = sys.argv[1:]
+    record(Path(folder), Path.cwd(), name=(named or [Path(folder).name])[0], day=date.today())

@@ -115,6 +115,37 @@ class ScoredText:
             unit="nats per token",
         )
 
+    def difference_of_classes(
+        self,
+        names: Mapping[str, Any],
+        difference: NDArray[np.float64],
+        one: NDArray[np.bool_],
+        other: NDArray[np.bool_],
+        *,
+        against: str,
+    ) -> Row:
+        """Return how much more a paired difference is in one class of tokens than in another.
+
+        Both classes come from the same documents, so these are resampled for both together.
+
+        Args:
+            names: the names of the row, of which one says that it is a difference.
+            difference: (n_tokens,), nats, a method's nll minus the baseline's.
+            one: (n_tokens,), the class; at least one token.
+            other: (n_tokens,), the class that is taken away; at least one token.
+            against: the baseline's name.
+        """
+        pairs = [(np.where(mask, difference, 0.0), mask) for mask in (one, other)]
+        mean, of_other = (inside.sum() / mask.sum() for inside, mask in pairs)
+        return _row(
+            names,
+            f"nats_per_token_vs_{against}",
+            float(mean - of_other),
+            self.bootstrap.difference_of_ratios(*pairs),
+            n=int(one.sum() + other.sum()),
+            unit="nats per token",
+        )
+
     def share(self, names: Mapping[str, Any], metric: str, hits: NDArray[np.bool_]) -> Row:
         """Return the share of tokens for which something holds, with its interval."""
         interval = self.bootstrap.ratio(hits.astype(np.float64))

@@ -8,12 +8,15 @@ import csv
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 STYLES = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_RUN: "dim"}
+PAPERS, OURS = "papers", "ours"  # whose a claim is: the papers', or a control of ours
+COUNTED = {PAPERS: "claims of the papers", OURS: "stricter controls of ours"}
+ERROR_RATE = 0.05  # of an interval of 95 %
 UNITS = {"percent": " %", "nats per token": " nats/token", "ratio": "", "share": ""}
 
 Verdict = Mapping[str, str]
@@ -72,12 +75,60 @@ def ours(row: Verdict) -> str:
     return f"{shown} {interval}".strip() + unit if shown else ""
 
 
-def summary(rows: Sequence[Verdict]) -> str:
-    """Return how many claims hold, do not hold, are undecided and were not run."""
-    counts = Counter(row["verdict"] for row in rows)
+def counts(rows: Iterable[Verdict]) -> dict[str, dict[str, int]]:
+    """Return how many claims have each verdict, apart for those of the papers and for our own.
+
+    What the papers claim and what our stricter controls ask are two questions: a control of ours
+    that does not hold contradicts no paper.
+    """
+    found = Counter((row["whose"], row["verdict"]) for row in rows)
+    return {whose: {v: found[whose, v] for v in STYLES} for whose in COUNTED}
+
+
+def summary(rows: Sequence[Verdict]) -> list[str]:
+    """Return a line for the claims of the papers and one for our controls: how many hold."""
+    return [
+        f"{sum(found.values())} {COUNTED[whose]}: {found[HOLDS]} hold, {found[FAILS]} do not hold, "
+        f"{found[UNDECIDED]} are undecided, {found[NOT_RUN]} were not run"
+        for whose, found in counts(rows).items()
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[bool]:
+    """Return which of several verdicts stay decided when all are corrected for their count.
+
+    Holm (1979): the least p of m is compared with 0.05 / m, the next with 0.05 / (m - 1), and so
+    on until one is too large. The chance that any verdict is decided wrongly is then at most 5 %,
+    however they depend on each other.
+    """
+    stays = [False] * len(p_values)
+    by_size = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for rank, place in enumerate(by_size):
+        if p_values[place] > ERROR_RATE / (len(p_values) - rank):
+            break
+        stays[place] = True
+    return stays
+
+
+def correction(rows: Iterable[Verdict]) -> str:
+    """Return what the number of verdicts does to their error, and how many stay decided; or ""."""
+    tested = [row for row in rows if row["p"]]
+    if not tested:
+        return ""
+    n, decided = len(tested), sum(row["verdict"] in (HOLDS, FAILS) for row in tested)
+    left = Counter(
+        row["verdict"]
+        for row, stays in zip(tested, holm([float(row["p"]) for row in tested]), strict=True)
+        if stays
+    )
     return (
-        f"{len(rows)} claims: {counts[HOLDS]} hold, {counts[FAILS]} do not hold, "
-        f"{counts[UNDECIDED]} are undecided, {counts[NOT_RUN]} were not run"
+        f"No verdict is corrected for the number of verdicts. {n} of them rest on an interval of "
+        f"95 %: if all {n} numbers lay on their borders and were independent, {ERROR_RATE * n:.1f} "
+        f"verdicts would be decided by chance, and at least one with a probability of "
+        f"{100 * (1 - (1 - ERROR_RATE) ** n):.0f} %. After Holm's correction, with p-values taken "
+        f"from the intervals (Student's t over seeds, else the normal distribution), "
+        f"{left.total()} of the {decided} decided ones stay decided: {left[HOLDS]} hold, "
+        f"{left[FAILS]} do not hold."
     )
 
 
@@ -88,7 +139,7 @@ def print_verdicts(path: Path) -> None:
         _draw(rows)
     else:
         print("\n".join(lines(rows)))
-    print(summary(rows))
+    print("\n".join(summary(rows)))
 
 
 def lines(rows: Sequence[Verdict]) -> list[str]:
@@ -101,8 +152,9 @@ def lines(rows: Sequence[Verdict]) -> list[str]:
 
 
 def claim(row: Verdict) -> str:
-    """Return the claim in words, marked if it stands beside a weaker one."""
-    return f"{'stricter: ' if row['stricter_than'] else ''}{row['claim']}"
+    """Return the claim in words, marked if it is not the paper's."""
+    marks = {PAPERS: "", OURS: "stricter: " if row["stricter_than"] else "control: "}
+    return f"{marks[row['whose']]}{row['claim']}"
 
 
 def _draw(rows: Sequence[Verdict]) -> None:
@@ -112,7 +164,7 @@ def _draw(rows: Sequence[Verdict]) -> None:
     from rich.text import Text
 
     form = {"box": box.SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1)}
-    table = Table(title="What the papers claim", title_justify="left", **form)
+    table = Table(title="What the papers claim, and our controls", title_justify="left", **form)
     table.add_column("verdict", no_wrap=True)
     table.add_column("claim", ratio=1)
     table.add_column("exhibit", max_width=16)

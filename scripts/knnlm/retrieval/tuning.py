@@ -5,7 +5,7 @@ comes after reads it there.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,13 @@ class Tuning:
         """The place of the least nll in the grid; of equal ones, the first."""
         k, temperature, lmbda = np.unravel_index(np.argmin(self.nll), self.nll.shape)
         return int(k), int(temperature), int(lmbda)
+
+    @property
+    def best_at_each_k(self) -> list[tuple[int, int, int]]:
+        """The place of the least nll for each k; of equal ones, the first."""
+        shape = self.nll.shape[1:]
+        flat = self.nll.reshape(len(self.ks), -1).argmin(axis=1)
+        return [(k, *map(int, np.unravel_index(at, shape))) for k, at in enumerate(flat)]
 
     @property
     def point(self) -> Point:
@@ -165,6 +172,7 @@ class Tuned:
         nll: at the point, nats a token of validation.
         n_queries: on which it was tuned.
         place: of k, temperature and lmbda in the grid.
+        places: for each k of the grid the best place with this k: temperature and lmbda retuned.
         grid: `k`, relative `temperatures` and `lmbdas` that were tried.
         made_from: the identities of queries and neighbors.
     """
@@ -178,6 +186,7 @@ class Tuned:
     nll: float
     n_queries: int
     place: tuple[int, int, int]
+    places: Sequence[tuple[int, int, int]]
     grid: Mapping[str, list[float]]
     made_from: Mapping[str, str]
 
@@ -220,6 +229,7 @@ def tune_interpolation(
         nll=float(tuning.nll[place]),
         n_queries=len(targets),
         place=place,
+        places=tuning.best_at_each_k,
         grid={
             "k": tuning.ks.tolist(),
             "temperatures": tuning.temperatures.tolist(),
@@ -239,7 +249,8 @@ def read_tuned(path: Path) -> Tuned:
     """
     try:
         read = json.loads(path.read_text(encoding="ascii"))
-        tuned = Tuned(**{**read, "place": tuple(read["place"])})
+        places = [tuple(place) for place in read["places"]]
+        tuned = Tuned(**read | {"place": tuple(read["place"]), "places": places})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ArtifactError(
             f"{path} cannot be read as a tuned point ({error}); {rebuild_hint(path)}"

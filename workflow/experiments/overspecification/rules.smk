@@ -18,6 +18,11 @@ OVERSPECIFICATION_TOWNS = expand(
 )
 
 
+def macondo_mlp(wildcards):
+    """Return the settings of an MLP in the place of Macondo's datastore."""
+    return OVERSPECIFICATION["mlps"][wildcards.mlp]
+
+
 rule overspecification:
     """Does an LM generalize from over-specified facts, and does kNN help?
 
@@ -66,15 +71,17 @@ rule finetune_macondo:
 
 
 rule train_macondo_mlp:
-    """Train an MLP in the place of the datastore at three points of a fine-tuning."""
+    """Train an MLP, of one of its settings, in the datastore's place at three points."""
     input:
         fine_tuned="<results>/overspecification/{fine_tuning}/seed{seed}",
     output:
-        mlp=directory("<results>/overspecification_mlp/{fine_tuning}/seed{seed}"),
+        mlp=directory("<results>/overspecification_mlp/{fine_tuning}/{mlp}/seed{seed}"),
     log:
-        "<logs>/train_macondo_mlp/{fine_tuning}/seed{seed}.log",
+        "<logs>/train_macondo_mlp/{fine_tuning}/{mlp}/seed{seed}.log",
     benchmark:
-        "<benchmarks>/train_macondo_mlp/{fine_tuning}/seed{seed}.tsv"
+        "<benchmarks>/train_macondo_mlp/{fine_tuning}/{mlp}/seed{seed}.tsv"
+    wildcard_constraints:
+        mlp="|".join(OVERSPECIFICATION["mlps"]),
     conda:
         CONDA
     threads: config["threads"]["fine_tune"]
@@ -84,12 +91,10 @@ rule train_macondo_mlp:
         fingerprint=fingerprint(
             "scripts/train_macondo_mlp.py",
             threads="fine_tune",
-            mlp=lambda wildcards: OVERSPECIFICATION["mlp"],
-            scores=lambda wildcards: OVERSPECIFICATION_SCORES,
+            mlp=macondo_mlp,
         ),
         threads=config["threads"]["fine_tune"],
-        mlp=OVERSPECIFICATION["mlp"],
-        scores=OVERSPECIFICATION_SCORES,
+        mlp=macondo_mlp,
     script:
         "../../../scripts/train_macondo_mlp.py"
 
@@ -99,7 +104,12 @@ rule evaluate_overspecification:
     input:
         macondo=OVERSPECIFICATION_TOWNS,
         fine_tuned=expand("<results>/overspecification/{one}", one=OVERSPECIFICATION_RUNS),
-        mlp=expand("<results>/overspecification_mlp/{one}", one=OVERSPECIFICATION_RUNS),
+        mlp=expand(
+            "<results>/overspecification_mlp/{fine_tuning}/{mlp}/seed{seed}",
+            fine_tuning=OVERSPECIFICATION["compare"],
+            mlp=OVERSPECIFICATION["mlps"],
+            seed=config["experiment_seeds"],
+        ),
     output:
         table="<results>/tables/overspecification.csv",
         curves="<results>/tables/overspecification_curves.csv",

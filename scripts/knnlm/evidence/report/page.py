@@ -6,7 +6,7 @@ table that is missing or broken is named on the page; it never stops the report.
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import yaml
 from markupsafe import Markup
 
 from knnlm.evidence.pages import render
+from knnlm.evidence.recorded import RecordedRun, comparable_runs
 from knnlm.evidence.report.captions import caption_html, first_sentence, inline_svg
 from knnlm.evidence.report.checks import check_artifacts
 from knnlm.evidence.report.costs import costs_by_experiment, costs_by_rule, disk_by_kind
@@ -25,6 +26,7 @@ from knnlm.evidence.report.tables import (
     shown_claims,
     shown_comparison,
 )
+from knnlm.evidence.verdict import COUNTED, correction, counts
 from knnlm.runtime.artifacts import atomic_path
 from knnlm.runtime.verification import artifacts_in
 
@@ -57,6 +59,7 @@ class Shown:
         tables: by table, the experiment that makes it.
         captions: by experiment, the file of its caption.
         headlines: by experiment that has one, the file of its headlines.
+        recorded: the table and the record of the verdicts of earlier runs, or nothing.
     """
 
     questions: Mapping[str, str]
@@ -64,6 +67,7 @@ class Shown:
     tables: Mapping[str, str]
     captions: Mapping[str, Path]
     headlines: Mapping[str, Path]
+    recorded: Sequence[str] = ()
 
 
 def write_report(*, output: Path, run: Path, shown: Shown, checksum_gib: float) -> None:
@@ -79,7 +83,8 @@ def write_report(*, output: Path, run: Path, shown: Shown, checksum_gib: float) 
     tables = copy_tables(run / "tables", output.parent / "tables")
     settings = json.loads((run / "tables/settings.json").read_text(encoding="utf-8"))
     problems: list[str] = []
-    claims = _read(problems, shown_claims, run / "tables/claims.csv") or []
+    recorded = _recorded(problems, shown.recorded, settings)
+    claims = _read(problems, shown_claims, run / "tables/claims.csv", recorded=recorded) or []
     artifacts = artifacts_in(run)
     page = render(
         "report/page.html",
@@ -87,7 +92,9 @@ def write_report(*, output: Path, run: Path, shown: Shown, checksum_gib: float) 
         settings=settings,
         all_settings=as_yaml(settings),
         claims=claims,
-        counts={v: sum(claim["verdict"] == v for claim in claims) for v in MARKS},
+        counts=counts(claims),
+        counted=COUNTED,
+        correction=correction(claims),
         marks=MARKS,
         comparison=_read(problems, shown_comparison, run / "tables/comparison.csv") or [],
         sections=[
@@ -163,6 +170,17 @@ def _question(docstring: str) -> tuple[str, str]:
     return first.strip(), " ".join(rest.split()).removeprefix("Exhibits: ").removeprefix(
         "Exhibit: "
     )
+
+
+def _recorded(
+    problems: list[str], files: Sequence[str], settings: Mapping[str, Any]
+) -> list[RecordedRun]:
+    """Return the recorded runs that this one can stand beside."""
+    if not files:
+        return []
+    table, record = map(Path, files)
+    more = {"record": record, "settings": settings}
+    return _read(problems, comparable_runs, table, **more) or []
 
 
 def _read(problems: list[str], read: Any, path: Path, **more: Any) -> Any:

@@ -34,18 +34,20 @@
   const search = document.getElementById("verdict-search");
   const verdict = document.getElementById("verdict-filter");
   const paper = document.getElementById("paper-filter");
+  const whose = document.getElementById("whose-filter");
   const filter = () => {
     const wanted = search.value.trim().toLowerCase();
     for (const row of rows) {
       row.hidden =
         (verdict.value !== "" && row.dataset.verdict !== verdict.value) ||
         (paper.value !== "" && row.dataset.paper !== paper.value) ||
+        (whose.value !== "" && row.dataset.whose !== whose.value) ||
         !row.textContent.toLowerCase().includes(wanted);
     }
     const shown = rows.filter((row) => !row.hidden).length;
     document.getElementById("verdict-count").textContent = `${shown} of ${rows.length} claims`;
   };
-  for (const control of [search, verdict, paper]) control.addEventListener("input", filter);
+  for (const control of [search, verdict, paper, whose]) control.addEventListener("input", filter);
   document.getElementById("verdict-controls").hidden = false;
   filter();
 })();

@@ -8,7 +8,7 @@ interval. Names are read as words.yaml says.
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 
 from knnlm.evidence.intervals import MINIMUM_DOCUMENTS
+from knnlm.evidence.recorded import RecordedRun, same_claim
 from knnlm.evidence.tables import NAMES, over_seeds, read_table
 from knnlm.evidence.verdict import (
     FAILS,
@@ -125,8 +126,13 @@ def paper_name(key: str) -> str:
     return re.sub(r"^([a-z]+)([0-9]{4})$", lambda found: f"{found[1].title()} {found[2]}", key)
 
 
-def shown_claims(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a table of verdicts with their numbers formatted, in its order."""
+def shown_claims(path: Path, *, recorded: Sequence[RecordedRun] = ()) -> list[dict[str, Any]]:
+    """Return the rows of a table of verdicts with their numbers formatted, in its order.
+
+    Args:
+        path: the table.
+        recorded: other runs; their verdicts on the same claims stand `beside`, by their names.
+    """
     claims: list[dict[str, Any]] = [*read_verdicts(path)]
     for claim in claims:
         if claim["verdict"] not in MARKS:
@@ -135,6 +141,11 @@ def shown_claims(path: Path) -> list[dict[str, Any]]:
                 f"{', '.join(MARKS)}, got {claim['verdict']!r}"
             )
         claim |= {
+            "beside": {
+                run.name: row["verdict"]
+                for run in recorded
+                if (row := run.verdicts.get(claim["id"])) and same_claim(row, claim)
+            },
             "paper": paper_name(claim["paper"]),
             "mark": MARKS[claim["verdict"]],
             "rank": RANKS.index(claim["verdict"]),

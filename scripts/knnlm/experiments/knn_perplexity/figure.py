@@ -13,6 +13,7 @@ from knnlm.evidence.tables import select
 HEIGHT = 2.6  # inches
 BAND = 0.15  # opacity
 HEADROOM = 0.12  # of the range from the lowest to the highest level, above and below
+RETUNED = "over k, retuned"  # in the table
 # axis label, and scale: temperature grows tenfold from tick to tick, k fourfold
 PANELS = {
     "lmbda": (r"$\lambda$, weight on kNN", {"value": "linear"}),
@@ -25,9 +26,10 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return three panels that share the axis of perplexity per token on validation.
 
     Along each panel one setting varies and the two others stay at their tuned values; a dot marks
-    the tuned point, lines mark the LM and, if there is one, the LM that was trained longer. One
-    curve an LM seed, with the band of its intervals; levels are means over seeds. Where a curve is
-    far worse than the LM it leaves the panel.
+    the tuned point, lines mark the LM and, if there is one, the LM that was trained longer. Dotted
+    over k is the curve with temperature and lmbda tuned for each k. One curve an LM seed, with the
+    band of its intervals; levels are means over seeds. Where a curve is far worse than the LM it
+    leaves the panel.
 
     Args:
         tables: `grid` of `evaluate`.
@@ -59,6 +61,11 @@ def _draw_panel(axes: Axes, varied: str, curves: pd.DataFrame, tuned: pd.DataFra
         axes.plot(curve[varied], curve["value"], color=COLORS["knn_lm"])
         ends = (curve[varied], curve["ci_low"], curve["ci_high"])
         axes.fill_between(*ends, color=COLORS["knn_lm"], alpha=BAND, linewidth=0)
+    if varied == "k":
+        retuned = curves[curves["setting"].str.endswith(f"/{RETUNED}")]
+        retuned = retuned[retuned["metric"] == "perplexity_per_token"]
+        for _, curve in retuned.groupby("seed"):
+            axes.plot(curve["k"], curve["value"], color=COLORS["knn_lm"], linestyle=":")
     label, scale = PANELS[varied]
     axes.set_xscale(**scale)
     axes.minorticks_off()

@@ -19,6 +19,7 @@ from knnlm.evidence.metrics import hits_at_k
 from knnlm.evidence.references import reference_rows, told_rows
 from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import tidy
+from knnlm.evidence.token_classes import BEYOND_BINS
 from knnlm.experiments.knn_perplexity.classes import classes_of
 from knnlm.experiments.knn_perplexity.curves import COORDINATES, curves, level
 from knnlm.experiments.shared.job import Inputs
@@ -31,6 +32,7 @@ from knnlm.runtime.logs import LOGGER
 EXPERIMENT = "knn_perplexity"
 KNN_CONTROL = "knn_control"  # the method's name in tables: the control with its own datastore
 SPLITS = ("validation", "test")
+RARE, FREQUENT = "train count: 1-2", f"train count: {BEYOND_BINS}"  # classes that are compared
 
 
 def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
@@ -146,14 +148,22 @@ class ScoredSeed:
     def class_rows(
         self, scored: ScoredSplit, method: str, setting: str, difference: NDArray[np.float64]
     ) -> list[Row]:
-        """Return the mean change against the LM in each class of target tokens."""
+        """Return the mean change against the LM in each class of target tokens.
+
+        Behind them stands, paired, by how much it is larger on rare words than on frequent ones.
+        """
         prefix = f"{setting}/" if setting else ""
-        return [
+        rows = [
             scored.text.mean_difference(
                 scored.row_names(method, prefix + name), difference, against="lm", mask=mask
             )
             for name, mask in self.classes.items()
         ]
+        if {RARE, FREQUENT} <= self.classes.keys():
+            names = scored.row_names(method, f"{prefix}{RARE} minus {FREQUENT}")
+            masks = (self.classes[RARE], self.classes[FREQUENT])
+            rows.append(scored.text.difference_of_classes(names, difference, *masks, against="lm"))
+        return rows
 
 
 def _points(baseline: Mapping[str, Any], tuned: Point) -> dict[str, Point]:

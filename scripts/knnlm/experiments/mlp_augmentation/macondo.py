@@ -2,7 +2,8 @@
 
 The paper does not say whether its perplexity is of the children's names or of every token of the
 test sentences. Both are here: `child_perplexity`, exp of minus the mean log-likelihood of the
-names, and `perplexity_per_token`. Weights are the fixed ones; nothing was tuned.
+names, and `perplexity_per_token`. Nor does it say whether W is the LM's: there is an MLP for each
+of its settings. Weights are the fixed ones; nothing was tuned.
 """
 
 from collections.abc import Iterator
@@ -16,11 +17,11 @@ from knnlm.evidence.tables import COLUMNS
 
 CORPUS = "macondo"
 METRICS = ("child_perplexity", "perplexity_per_token")
-METHODS = {"lm": "lm", "knn_lm": "knn_lm", "mlp_lm": "mlp"}  # theirs: ours
+MLP = "mlp_lm/"  # begins the names of their methods with an MLP; the settings of the MLP follow
 
 
 def macondo_rows(overspecification: pd.DataFrame, *, experiment: str) -> list[Row]:
-    """Return both perplexities of LM, kNN-LM and MLP, and their changes against the LM.
+    """Return both perplexities of LM, kNN-LM and MLPs, and their changes against the LM.
 
     Changes are taken within a seed, a town and a training; those of several seeds have Student's
     t interval of the mean log ratio.
@@ -30,10 +31,11 @@ def macondo_rows(overspecification: pd.DataFrame, *, experiment: str) -> list[Ro
         experiment: the name that the rows get.
     """
     theirs = overspecification
-    wanted = theirs["metric"].isin(METRICS) & theirs["method"].isin(list(METHODS))
+    methods = theirs["method"].isin(["lm", "knn_lm"]) | theirs["method"].str.startswith(MLP)
+    wanted = theirs["metric"].isin(METRICS) & methods
     found = theirs[wanted & (theirs["split"] == "test")].copy()
     found["experiment"], found["corpus"] = experiment, CORPUS
-    found["method"] = found["method"].map(METHODS)
+    found["method"] = found["method"].str.replace(MLP, "mlp/", regex=False)
     rows = found[list(COLUMNS)].to_dict("records")
     seeded = found[found["seed"] != "all"]
     for _, group in seeded.groupby(["model", "setting", "metric"], sort=False):

@@ -19,6 +19,7 @@ from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import read_table, tidy
 from knnlm.experiments.mlp_augmentation.cost import Stored, flops_rows, storage_rows
 from knnlm.experiments.mlp_augmentation.macondo import macondo_rows
+from knnlm.experiments.mlp_augmentation.published_sizes import published_rows
 from knnlm.experiments.mlp_augmentation.stored_replacement import KIND, load_replacement
 from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.scored_run import ScoredRun, table_of
@@ -77,6 +78,7 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
         rows += storage_rows(names, of_seed.stored)
         ks = {name: found.tuned.point.k for name, found in of_seed.retrieved.items()}
         rows += flops_rows(names, of_seed.stored, training, indexes=indexes, ks=ks)
+    rows += published_rows(run.names)
     (overspecification,) = inputs["macondo_table"]
     macondo = tidy(macondo_rows(read_table(overspecification), experiment=EXPERIMENT))
     return {"table": pd.concat([table_of(rows), macondo], ignore_index=True)}

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from knnlm.experiments.overspecification.names import FINE_TUNING as KIND
 from knnlm.experiments.overspecification.names import neighbors_in_town, temperatures
-from knnlm.experiments.overspecification.scores import read_states, score_children
+from knnlm.experiments.overspecification.scores import find, read_states, score_children
 from knnlm.experiments.shared.fine_tuning import FineTuning, Training
 from knnlm.lm.anatomy import width
 from knnlm.lm.finetuning import Texts, tokenize
 from knnlm.lm.process import this_process
 from knnlm.lm.starting_point import StartingPoint
 from knnlm.lm.training import Evaluation
-from knnlm.retrieval.interpolation import mix_log_probs
+from knnlm.retrieval.datastore import in_memory
+from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
 from knnlm.retrieval.mlp_replacement import activation_of
 from knnlm.runtime.artifacts import atomic_path, identity
 from knnlm.runtime.making import Target, making
@@ -46,7 +47,8 @@ def finetune_macondo(
     The artifact (kind "macondo_fine_tuning") holds training.parquet (step, loss, lr and mean
     log-likelihoods), points/{step}.safetensors (see `score_children`: lm_{split}, knn_{split},
     mean_distance) and {early,best,end}.safetensors (those too, with keys, values, queries, the
-    head, and every token of the test sentences).
+    head, and of every token of the test sentences its key, its value and the log-probabilities
+    lm_test_tokens and knn_test_tokens, the second at the fixed temperature).
 
     Args:
         target: the artifact.
@@ -116,6 +118,7 @@ class _Watch:
     ) -> None:
         self.partial, self.model, self.splits = partial, model, splits
         self.settings, self.points = settings, points
+        self.k = neighbors_in_town(settings["k"], children=len(splits["train"]))
         self.early = min(points, key=lambda step: abs(step - settings["early"] * points[-1]))
 
     def __call__(self, step: int) -> dict[str, float]:
@@ -125,14 +128,14 @@ class _Watch:
             self.model,
             self.splits,
             site=settings["site"],
-            k=neighbors_in_town(settings["k"], children=len(self.splits["train"])),
+            k=self.k,
             temperatures=temperatures(settings),
         )
         save_tensors(self._file(step), {name: found[name] for name in (*SCORES, "mean_distance")})
         wanted = {"early": self.early, "best": self.best_until(step), "end": self.points[-1]}
         names = [name for name, at in wanted.items() if at == step]
         if names:
-            found |= self._whole_test()
+            found |= self._whole_test(found)
         for name in names:
             save_tensors(self.partial / f"{name}.safetensors", found)
         distance = {"mean_distance": float(found["mean_distance"][0])}
@@ -147,16 +150,26 @@ class _Watch:
         scores = [load_file(self._file(point))["lm_validation"].mean() for point in points]
         return points[int(np.argmax(scores))]
 
-    def _whole_test(self) -> dict[str, NDArray[Any]]:
-        """Return the head, and keys, values and log p_LM of every token of the test sentences."""
-        texts = self.splits["test"]
-        at, site = texts.has_next, self.settings["site"]
+    def _whole_test(self, found: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the head, and of every token of the test sentences key, value and log-probability.
+
+        Args:
+            found: what `score_children` has found at this point; its entries are the datastore.
+        """
+        texts, settings = self.splits["test"], self.settings
+        at, site = texts.has_next, settings["site"]
         states = read_states(self.model, texts, keys_at=at, scored_at=at, site=site)
+        values = texts.next_tokens(at)
+        neighbors = find(states.datastore_keys, in_memory(found["keys"], found["values"]), k=self.k)
+        temperature = settings["temperature"] * float(found["mean_distance"][0])
         return {
             "head": _head(self.model).float().cpu().numpy(),
             "test_keys": states.datastore_keys,
-            "test_values": texts.next_tokens(at),
-            "test_lm": states.log_probs,
+            "test_values": values,
+            "lm_test_tokens": states.log_probs,
+            "knn_test_tokens": knn_log_probs(
+                *neighbors, values.astype(np.int32), temperature=temperature
+            ),
             **{f"targets_{split}": t.targets for split, t in self.splits.items()},
         }
 

@@ -8,17 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from knnlm.experiments.overspecification.finetuning import save_tensors
-from knnlm.experiments.overspecification.names import FINE_TUNING, KEPT, neighbors_in_town
+from knnlm.experiments.overspecification.names import FINE_TUNING, KEPT
 from knnlm.experiments.overspecification.names import MLP as KIND
-from knnlm.experiments.overspecification.scores import find
-from knnlm.retrieval.datastore import in_memory
-from knnlm.retrieval.interpolation import knn_log_probs
 from knnlm.retrieval.mlp_replacement import MlpReplacement, replacement_log_probs, train_on_pairs
 from knnlm.runtime.artifacts import identity, read_manifest
 from knnlm.runtime.logs import LOGGER
@@ -30,20 +26,16 @@ SAVE_EVERY = 500  # updates between two states
 BUFFER_MIB = 64  # keys shuffled together
 
 
-def train_macondo_mlp(
-    target: Target, *, fine_tuned: Path, mlp: Mapping[str, Any], scores: Mapping[str, Any]
-) -> None:
+def train_macondo_mlp(target: Target, *, fine_tuned: Path, mlp: Mapping[str, Any]) -> None:
     """Train an MLP for each kept point of a fine-tuning and write what it makes of the children.
 
-    The artifact (kind "macondo_mlp") has for each point {point}.safetensors: mlp_{split} (n,),
-    mlp_test_tokens and knn_test_tokens (n_tokens,), all log-probabilities in nats; the kNN is at
-    the fixed temperature.
+    The artifact (kind "macondo_mlp") has for each point {point}.safetensors: {split} (n,) and
+    test_tokens (n_tokens,), log-probabilities in nats.
 
     Args:
         target: the artifact.
         fine_tuned: an artifact of `finetune_macondo`.
-        mlp: the block overspecification.mlp of the config.
-        scores: as in `finetune_macondo`.
+        mlp: an entry of overspecification.mlps in the config.
     """
     with making(
         target,
@@ -61,7 +53,6 @@ def train_macondo_mlp(
                 done[steps[point]] = _answers(
                     load_file(fine_tuned / f"{point}.safetensors"),
                     mlp,
-                    scores | {"k": neighbors_in_town(scores["k"], children=contents["examples"])},
                     activation=contents["activation"],
                     seed=target.seed,
                     partial=made.folder / TRAINING,
@@ -74,7 +65,6 @@ def train_macondo_mlp(
 def _answers(
     states: Mapping[str, NDArray[Any]],
     mlp: Mapping[str, Any],
-    scores: Mapping[str, Any],
     *,
     activation: str,
     seed: int,
@@ -95,21 +85,9 @@ def _answers(
         seed=seed,
         partial=partial,
     )
-    found = {
-        f"mlp_{split}": replacement_log_probs(
-            module, states[f"queries_{split}"], states[f"targets_{split}"]
-        )
-        for split in SPLITS
-    }
-    targets = states["test_values"]
-    found["mlp_test_tokens"] = replacement_log_probs(module, states["test_keys"], targets)
-    datastore = in_memory(states["keys"], states["values"])
-    found["knn_test_tokens"] = knn_log_probs(
-        *find(states["test_keys"], datastore, k=scores["k"]),
-        targets.astype(np.int32),
-        temperature=scores["temperature"] * float(states["mean_distance"][0]),
-    )
-    return found
+    asked = {split: (states[f"queries_{split}"], states[f"targets_{split}"]) for split in SPLITS}
+    asked["test_tokens"] = (states["test_keys"], states["test_values"])
+    return {name: replacement_log_probs(module, *pairs) for name, pairs in asked.items()}
 
 
 def _training(mlp: Mapping[str, Any], *, n_entries: int) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class FineTuned:
         town: the settings that the families were made with.
         contents: of the manifest.
         scores: for each point of the training lm_{split} (n,) and knn_{split} (n, n_temperatures).
-        kept: for each kept point all that is known, with the MLP's answers.
+        kept: for each kept point all that is known; what an MLP answers begins with the name of
+            its method, see `mlp_method`.
     """
 
     names: Mapping[str, Any]
@@ -63,18 +64,22 @@ class FineTuned:
         masks = {int(n): n_children == n for n in np.unique(n_children)}
         return {ALL: np.ones(len(n_children), dtype=bool), **masks}
 
+    @property
+    def mlps(self) -> list[str]:
+        """The methods with an MLP, one for each of its settings."""
+        return [mlp_method(name) for name in self.settings["mlps"]]
+
     def fixed(self, scores: Mapping[str, NDArray[Any]], split: str) -> dict[str, NDArray[Any]]:
         """Return the log-likelihoods of each method, with the lmbda and temperature fixed before.
 
         Args:
-            scores: of a point; with the MLP's answers at a kept one.
+            scores: of a point; with the MLPs' answers at a kept one.
             split: of the sentences.
         """
         lm, lmbda = scores[f"lm_{split}"], self.settings["lmbda"]
         methods = {"lm": lm, "knn_lm": mix_log_probs(lm, scores[f"knn_{split}"][:, 0], lmbda)}
-        if f"mlp_{split}" in scores:
-            methods["mlp_lm"] = mix_log_probs(lm, scores[f"mlp_{split}"], lmbda)
-        return methods
+        answered = [method for method in self.mlps if f"{method}_{split}" in scores]
+        return methods | {m: mix_log_probs(lm, scores[f"{m}_{split}"], lmbda) for m in answered}
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the kept points."""
@@ -115,12 +120,10 @@ class FineTuned:
     def _perplexities(self, point: str) -> Iterator[Row]:
         """Yield perplexities of test: of the children's names, and of every token."""
         found, lmbda = self.kept[point], self.settings["lmbda"]
-        lm = found["test_lm"]
-        tokens = {
-            "lm": lm,
-            "knn_lm": mix_log_probs(lm, found["knn_test_tokens"], lmbda),
-            "mlp_lm": mix_log_probs(lm, found["mlp_test_tokens"], lmbda),
-        }
+        lm, answers = found["lm_test_tokens"], {"knn_lm": "knn"} | {m: m for m in self.mlps}
+        tokens = {"lm": lm}
+        for method, of in answers.items():
+            tokens[method] = mix_log_probs(lm, found[f"{of}_test_tokens"], lmbda)
         scored = {"child_perplexity": self.fixed(found, "test"), "perplexity_per_token": tokens}
         for metric, methods in scored.items():
             for method, scores in methods.items():
@@ -139,7 +142,7 @@ class FineTuned:
         shares = temperatures(self.settings)
         lm = float(found["lm_test"].mean())
         for split, how in CHOSEN_ON.items():
-            for method, answers in {"knn_lm": "knn", "mlp_lm": "mlp"}.items():
+            for method, answers in ({"knn_lm": "knn"} | {m: m for m in self.mlps}).items():
                 means = [
                     [self._mixed(found, answers, split, t, lmbda).mean() for lmbda in lmbdas]
                     for t in range(len(shares) if method == "knn_lm" else 1)
@@ -201,28 +204,41 @@ def label(point: str, n_children: int) -> str:
     return f"{point}/{families}"
 
 
+def mlp_method(name: str) -> str:
+    """Return the `method` of the LM mixed with the MLP of these settings."""
+    return f"mlp_lm/{name}"
+
+
 def read_fine_tuned(
     fine_tuned: Path,
-    mlp: Path,
+    mlps: Mapping[str, Path],
     macondo: Path,
     *,
     names: Mapping[str, Any],
     settings: Mapping[str, Any],
     fine_tuning: Mapping[str, Any],
 ) -> FineTuned:
-    """Return what was scored of a fine-tuning, from its three artifacts.
+    """Return what was scored of a fine-tuning, from its artifacts.
+
+    Args:
+        fine_tuned: the fine-tuning.
+        mlps: by the name of its settings, the MLPs in the place of its datastore.
+        macondo: the town.
+        names: of its rows.
+        settings: the block `overspecification` of the config.
+        fine_tuning: its entry in `fine_tunings`.
 
     Raises:
         ArtifactError: if they do not belong together.
     """
     town, origin = identity(macondo, kind=MACONDO), identity(fine_tuned, kind=FINE_TUNING)
     require_origin(fine_tuned, kind=FINE_TUNING, role="macondo", expected=town)
-    require_origin(mlp, kind=MLP, role="fine_tuned", expected=origin)
-    kept = {
-        point: load_file(fine_tuned / f"{point}.safetensors")
-        | load_file(mlp / f"{point}.safetensors")
-        for point in KEPT
-    }
+    kept = {point: load_file(fine_tuned / f"{point}.safetensors") for point in KEPT}
+    for name, folder in mlps.items():
+        require_origin(folder, kind=MLP, role="fine_tuned", expected=origin)
+        for point, found in kept.items():
+            answers = load_file(folder / f"{point}.safetensors")
+            found |= {f"{mlp_method(name)}_{asked}": array for asked, array in answers.items()}
     return FineTuned(
         names=names,
         settings=settings,

@@ -4,9 +4,10 @@ Chiang et al. (2024), Section 4, Figures 1 and 3, Tables 5 and 6: a model is fin
 sentences that tell of a child with a detail of the parent, and asked for the child without it. A
 perfect one gives each of n children the log-likelihood log(1/n).
 
-lmbda and the temperature were fixed before the first run. Rows of one seed have intervals from a
-bootstrap over villagers (at least 30); rows of all seeds have Student's t intervals, also of the
-differences of two methods, which are taken within each seed.
+lmbda and the temperature were fixed before the first run, the temperature by an earlier prototype
+(data/README.md). Rows of one seed have intervals from a bootstrap over villagers (at least 30);
+rows of all seeds have Student's t intervals, also of the differences of two methods, which are
+taken within each seed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +36,8 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
     """Return the table of the kept points, the curves over epochs, and examples of sentences.
 
     Args:
-        inputs: macondo: the towns, all of one size; fine_tuned and mlp: of each compared model
-            and seed.
+        inputs: macondo: the towns, all of one size; fine_tuned: of each compared model
+            and seed; mlp: of each of these and each of the MLP's settings.
         settings: corpus (on which models of our own were trained), experiment_seeds,
             overspecification, fine_tunings.
 
@@ -50,7 +51,7 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
     block, seeds = settings["overspecification"], settings["experiment_seeds"]
     towns = places(dict.fromkeys(inputs["macondo"]), kind=MACONDO, by=("town", "seed"))
     tuned = places(inputs["fine_tuned"], kind=FINE_TUNING, by=("fine_tuning", "seed"))
-    mlps = places(inputs["mlp"], kind=MLP, by=("fine_tuning", "seed"))
+    mlps = places(inputs["mlp"], kind=MLP, by=("fine_tuning", "mlp", "seed"))
     first = towns[settings["fine_tunings"][block["compare"][0]]["town"], seeds[0]]
     names = {"experiment": EXPERIMENT, "corpus": settings["corpus"]}
     rows = list(_references(first, names))
@@ -61,7 +62,7 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
         compared = [
             read_fine_tuned(
                 tuned[name, seed],
-                mlps[name, seed],
+                {mlp: mlps[name, mlp, seed] for mlp in block["mlps"]},
                 towns[fine_tuning["town"], seed],
                 names=of_model | {"seed": seed},
                 settings=block,

@@ -25,7 +25,8 @@ from knnlm.evidence.tables import COLUMNS, read_table, select, write_table
 from knnlm.evidence.token_classes import COUNT_BINS
 from knnlm.experiments.knn_perplexity.classes import classes_of
 from knnlm.experiments.knn_perplexity.figure import draw
-from knnlm.experiments.knn_perplexity.table import evaluate
+from knnlm.experiments.knn_perplexity.table import ScoredSeed, evaluate
+from knnlm.experiments.shared.scored_run import ScoredRun
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
 from knnlm.retrieval.tuning import tuned_points
@@ -53,6 +54,8 @@ def table(tables):
     return tables["table"]
 
 
+METRIC = "nats_per_token_vs_lm"
+EXACT = ("base/seed1", "base/seed1/exact")
 OTHER_OPTIMUM = ("base/seed1", "base/seed1/ivfpq")  # of which test has another than validation
 
 
@@ -107,7 +110,13 @@ def test_the_tuned_row_scores_test_at_the_settings_that_validation_chose(inputs,
 
 
 def best_by_hand(inputs, place, split):
-    """Return k, temperature and lmbda with the least nll on a split, by the definition."""
+    """Return k, temperature and lmbda with the least nll on a split."""
+    nll = nll_by_hand(inputs, place, split)
+    return min(nll, key=nll.get)
+
+
+def nll_by_hand(inputs, place, split):
+    """Return the mean nll on a split by k, temperature and lmbda, by the definition."""
     model, index = place
     (queries,) = of(inputs["queries"], model, split)
     (found,) = of(inputs["neighbors"], index, split)
@@ -122,7 +131,7 @@ def best_by_hand(inputs, place, split):
         for lmbda in np.linspace(0.05, 0.95, 10):
             mixed = (1 - lmbda) * lm + lmbda * knn
             nll[k, share * unit, lmbda] = -np.log(mixed).mean()
-    return min(nll, key=nll.get)
+    return nll
 
 
 @pytest.mark.parametrize("index", ["exact", "ivfpq"])
@@ -240,6 +249,27 @@ def test_a_class_is_that_of_the_target_and_its_count_is_that_of_train(tmp_path):
     np.testing.assert_array_equal(~masks["fact: none"], tells)
 
 
+def test_rare_words_are_compared_with_frequent_ones_where_train_has_both(inputs, tmp_path):
+    text, tokens = write_text_and_tokens(tmp_path)
+    counts = dict(zip(WORDS, (1, 301, 11, 51, 302, 0, 2), strict=True))
+    told = " ".join(word for word, count in counts.items() for _ in range(count))
+    (text / "train.txt").write_text(told)
+    run = ScoredRun.of("e", inputs, SETTINGS)
+    (queries,) = of(inputs["queries"], "base/seed0", "test")
+    of_seed = ScoredSeed.of(run, 0, classes_of(text, tokens, load_queries(queries)))
+
+    rows = {row["setting"]: row for row in of_seed.rows() if row["metric"] == METRIC}
+
+    rare, frequent = (
+        rows[f"exact/tuned/train count: {name}"]["value"] for name in ("1-2", "> 300")
+    )
+    row = rows["exact/tuned/train count: 1-2 minus train count: > 300"]
+    assert row["value"] == pytest.approx(rare - frequent, rel=1e-9)
+    assert row["n"] == sum(
+        rows[f"exact/tuned/train count: {name}"]["n"] for name in ("1-2", "> 300")
+    )
+
+
 def test_facts_are_told_apart_by_whether_train_tells_them(table):
     names = {"seed": "0", "method": "control", "metric": "nats_per_token_vs_lm"}
 
@@ -314,8 +344,25 @@ def test_curves_pass_through_the_tuned_point_which_is_their_lowest(tables):
         assert curve[varied].is_monotonic_increasing
 
 
+def test_retuned_at_each_k_the_knn_lm_has_its_best_on_validation_by_brute_force(inputs, tables):
+    on_validation = nll_by_hand(inputs, EXACT, "validation")
+    grid = select(tables["grid"], seed="1", setting="exact/over k, retuned")
+    levels = select(grid, metric="perplexity_per_token").set_index("k")["value"]
+    changes = select(grid, metric="perplexity_per_token_change_vs_smallest_k").set_index("k")
+
+    best = {
+        k: min(nll for (of_k, *_), nll in on_validation.items() if of_k == k) for k in (1, 2, 8)
+    }
+    assert levels.to_dict() == pytest.approx({k: np.exp(nll) for k, nll in best.items()})
+    expected = {k: 100 * np.expm1(nll - best[1]) for k, nll in best.items()}
+    assert changes["value"].to_dict() == pytest.approx(expected, abs=1e-9)
+    at_8 = changes.loc[8]
+    assert at_8["ci_low"] < at_8["value"] < at_8["ci_high"]
+    assert (changes.loc[1, ["value", "ci_low", "ci_high"]] == 0).all()
+
+
 def test_levels_of_validation_have_the_intervals_of_resampled_documents(inputs, tables):
-    curves = select(tables["grid"], seed="0")
+    curves = select(tables["grid"], seed="0", metric="perplexity_per_token")
     lm = load_queries(*of(inputs["queries"], "base/seed0", "validation"))
     document = np.unique(lm.documents, return_inverse=True)[1]
     nll = np.bincount(document, weights=-lm.lm_log_probs)

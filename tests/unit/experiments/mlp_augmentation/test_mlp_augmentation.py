@@ -89,7 +89,7 @@ def macondo_table(seeds=(0, 1), lm=(5.0, 5.0), mlp=(4.0, 3.0)):
         | {"method": method, "value": value}
         for metric in ("child_perplexity", "perplexity_per_token")
         for seed, theirs, ours in zip(seeds, lm, mlp, strict=True)
-        for method, value in {"lm": theirs, "mlp_lm": ours}.items()
+        for method, value in {"lm": theirs, "mlp_lm/random": ours}.items()
     ]
     foreign = rows[0] | {"metric": "child_log_likelihood", "unit": "nats"}
     return tidy([*rows, foreign])
@@ -332,8 +332,8 @@ def test_macondo_is_taken_over_with_changes_paired_within_a_seed():
     assert set(rows["corpus"]) == {"macondo"}
     kinds = ("child_perplexity", "perplexity_per_token")
     assert set(rows["metric"]) == {*kinds, *(f"{kind}_change_vs_lm" for kind in kinds)}
-    assert value(rows, "mlp", "end/all", "child_perplexity", seed="1") == 3.0
-    change = select(rows, method="mlp", metric="child_perplexity_change_vs_lm")
+    assert value(rows, "mlp/random", "end/all", "child_perplexity", seed="1") == 3.0
+    change = select(rows, method="mlp/random", metric="child_perplexity_change_vs_lm")
     changes = change.set_index("seed")
     assert changes.loc["0", "value"] == pytest.approx(-20)
     assert changes.loc["all", "value"] == pytest.approx(100 * (np.sqrt(0.8 * 0.6) - 1))
@@ -345,7 +345,7 @@ def test_a_change_is_against_the_lm_of_its_own_seed():
 
     rows = tidy(macondo_rows(theirs, experiment="mlp_augmentation"))
 
-    changes = select(rows, method="mlp", metric="child_perplexity_change_vs_lm")
+    changes = select(rows, method="mlp/random", metric="child_perplexity_change_vs_lm")
     assert changes[["value"]].to_numpy() == pytest.approx(-20)
     overall = select(changes, seed="all")[["ci_low", "ci_high"]].to_numpy()
     assert overall == pytest.approx(-20)

@@ -68,7 +68,10 @@ SETTINGS = {
         "temperatures": [0.1, 1.0],
         "lmbdas": {"low": 0.1, "high": 0.9, "count": 9},
     },
-    "mlp": {"hidden": 16, "head": "random", "epochs": 1, "batch_size": 256, "lr": 1e-3},
+    "mlps": {
+        head: {"hidden": 16, "head": head, "epochs": 1, "batch_size": 256, "lr": 1e-3}
+        for head in ("random", "lm_head_frozen")
+    },
 }
 
 EVALUATED = {
@@ -127,9 +130,10 @@ def finetune(output, town, checkpoint, *, seed=0, **changed):
     return output
 
 
-def replace(output, fine_tuned, *, seed=0):
+def replace(output, fine_tuned, *, head="random", seed=0):
+    names = {"fine_tuning": output.parents[1].name, "mlp": head, "seed": str(seed)}
     train_macondo_mlp(
-        target_of(output, seed), fine_tuned=fine_tuned, mlp=SETTINGS["mlp"], scores=SETTINGS
+        Target(output, "job", names), fine_tuned=fine_tuned, mlp=SETTINGS["mlps"][head]
     )
     return output
 
@@ -159,7 +163,9 @@ def runs(towns, checkpoint, tmp_path_factory):
             init = {"init": "random"} if name == "random" else {}
             at = f"{name}/seed{seed}"
             tuned.append(finetune(folder / "tuned" / at, town, checkpoint, seed=seed, **init))
-            mlps.append(replace(folder / "mlps" / at, tuned[-1], seed=seed))
+            for head in SETTINGS["mlps"]:
+                output = folder / f"mlps/{name}/{head}/seed{seed}"
+                mlps.append(replace(output, tuned[-1], head=head, seed=seed))
     return {"macondo": towns * len(SETTINGS["compare"]), "fine_tuned": tuned, "mlp": mlps}
 
 
@@ -294,12 +300,40 @@ def test_names_that_join_the_vocabulary_are_counted(runs):
 
 
 def test_the_mlp_answers_for_every_child_and_every_token_of_test(runs):
-    for tuned, mlp in zip(runs["fine_tuned"], runs["mlp"], strict=True):
+    for i, mlp in enumerate(runs["mlp"]):
+        tuned = runs["fine_tuned"][i // len(SETTINGS["mlps"])]
         for point in ("early", "best", "end"):
             states, found = (load_file(f / f"{point}.safetensors") for f in (tuned, mlp))
-            assert all(len(found[f"mlp_{split}"]) == 12 * 6 for split in SPLITS)
-            assert len(found["mlp_test_tokens"]) == len(states["test_values"])
-            assert (found["mlp_test_tokens"] < 0).all()
+            assert all(len(found[split]) == 12 * 6 for split in SPLITS)
+            assert len(found["test_tokens"]) == len(states["test_values"])
+            assert (found["test_tokens"] < 0).all()
+
+
+def test_every_token_of_test_is_weighed_by_its_distance_to_the_fine_tuning_set(runs):
+    found = load_file(runs["fine_tuned"][0] / "end.safetensors")
+    k = round(SETTINGS["k"] * 72 / 1500)
+
+    distances = ((found["test_keys"][:, None].astype(float) - found["keys"][None]) ** 2).sum(2)
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    scale = SETTINGS["temperature"] * found["mean_distance"][0]
+    weights = np.exp(-np.take_along_axis(distances, nearest, 1) / scale)
+    hits = found["values"][nearest] == found["test_values"][:, None]
+    with np.errstate(divide="ignore"):
+        expected = np.log((weights * hits).sum(1) / weights.sum(1))
+
+    np.testing.assert_allclose(found["knn_test_tokens"], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_w_of_an_mlp_decides_its_rows_and_each_has_its_own(tables):
+    names = {"model": "tuned", "seed": "0", "split": "test", "setting": "end/all"}
+    metrics = ("child_log_likelihood_vs_lm", "child_perplexity", "perplexity_per_token")
+
+    for metric in metrics:
+        found = {
+            select(tables["table"], **names, method=f"mlp_lm/{head}", metric=metric)["value"].item()
+            for head in SETTINGS["mlps"]
+        }
+        assert len(found) == len(SETTINGS["mlps"])
 
 
 def test_mistral_with_lora_runs_from_a_folder(towns, tmp_path):
@@ -386,7 +420,7 @@ def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_bytes(
 
 
 def test_mlps_that_were_interrupted_go_on_to_the_same_bytes(runs, tmp_path, monkeypatch):
-    output = tmp_path / "tuned" / "seed0"
+    output = tmp_path / "tuned" / "random" / "seed0"
 
     with monkeypatch.context() as broken:
         broken.setattr("knnlm.runtime.making.write_manifest", die)
@@ -427,7 +461,7 @@ def test_rows_are_means_over_the_children_of_families_of_one_size(runs, tables):
     assert knn["value"].item() == pytest.approx(mixed.mean())
 
 
-@pytest.mark.parametrize("method", ["knn_lm", "mlp_lm"])
+@pytest.mark.parametrize("method", ["knn_lm", "mlp_lm/lm_head_frozen"])
 def test_gains_are_paired_within_a_seed(tables, method):
     names = {"model": "tuned", "split": "test", "setting": "end/all"}
     values = {
@@ -495,15 +529,20 @@ def test_a_choice_is_the_best_of_its_grid_on_its_sentences_and_scored_on_test(
     assert values["child_log_likelihood_vs_lm"] == pytest.approx(gain)
 
 
+def read_first(runs):
+    mlps = dict(zip(SETTINGS["mlps"], runs["mlp"], strict=False))
+    folders = (runs["fine_tuned"][0], mlps, runs["macondo"][0])
+    return read_fine_tuned(*folders, names={}, settings=SETTINGS, fine_tuning=FINE_TUNING)
+
+
 def test_only_the_oracle_is_chosen_on_test(runs):
-    folders = (runs[name][0] for name in ("fine_tuned", "mlp", "macondo"))
-    run = read_fine_tuned(*folders, names={}, settings=SETTINGS, fine_tuning=FINE_TUNING)
+    run = read_first(runs)
     # In nats above the LM at 0.2, 0.1 and 1.0 mean distances, and of the MLP.
     gains = {"validation": ([-1, 1, -2], 1), "test": ([-1, -2, 1], -1)}
     end = dict(run.kept["end"])
     for split, (knn, mlp) in gains.items():
         end[f"knn_{split}"] = end[f"lm_{split}"][:, None] + knn
-        end[f"mlp_{split}"] = end[f"lm_{split}"] + mlp
+        end[f"mlp_lm/random_{split}"] = end[f"lm_{split}"] + mlp
 
     rows = dataclasses.replace(run, kept={**run.kept, "end": end}).rows()
 
@@ -515,9 +554,9 @@ def test_only_the_oracle_is_chosen_on_test(runs):
     metrics = ("temperature", "lmbda", "child_log_likelihood_vs_lm")
     expected = {
         ("chosen on held-out sentences", "knn_lm"): (0.1, 0.9, -2),
-        ("chosen on held-out sentences", "mlp_lm"): (None, 0.9, -1),
+        ("chosen on held-out sentences", "mlp_lm/random"): (None, 0.9, -1),
         ("oracle, chosen on test", "knn_lm"): (1.0, 0.9, 1),
-        ("oracle, chosen on test", "mlp_lm"): (None, 0.1, -1),
+        ("oracle, chosen on test", "mlp_lm/random"): (None, 0.1, -1),
     }
     for key, (temperature, lmbda, gain) in expected.items():
         values = [chosen.get((*key, metric)) for metric in metrics]
@@ -531,8 +570,7 @@ def mixed_gain(lmbda, gain):
 
 @pytest.mark.parametrize(("child_names", "added"), [("added", 1), ("existing", 0)])
 def test_a_fact_says_whether_the_children_have_added_names(runs, child_names, added):
-    folders = (runs[name][0] for name in ("fine_tuned", "mlp", "macondo"))
-    run = read_fine_tuned(*folders, names={}, settings=SETTINGS, fine_tuning=FINE_TUNING)
+    run = read_first(runs)
     assert run.town["child_names"] == "added"
 
     facts = dataclasses.replace(run, town={**run.town, "child_names": child_names}).facts()
@@ -615,7 +653,7 @@ def test_folders_are_known_by_their_manifests(runs, tables, tmp_path):
 
 
 def test_an_mlp_of_another_fine_tuning_is_refused(runs, tmp_path):
-    foreign = replace(tmp_path / "tuned" / "seed0", runs["fine_tuned"][1])
+    foreign = replace(tmp_path / "tuned" / "random" / "seed0", runs["fine_tuned"][1])
 
     with pytest.raises(ArtifactError, match="was made from another fine_tuned"):
         evaluate({**runs, "mlp": [foreign, *runs["mlp"][1:]]}, EVALUATED)
