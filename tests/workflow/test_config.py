@@ -24,8 +24,8 @@ def test_the_command_line_wins_over_the_scale_and_the_scale_over_the_defaults(pr
     settings = json.loads(written.read_text())
     assert settings["corpus"] == "wikitext-2"  # the command line, not the scale's wikitext-103
     assert settings["models"]["base"]["layers"] == 3  # the overlay, not the scale's 12
-    assert settings["models"]["base"]["width"] == 768  # the scale, not the default 128
-    assert settings["lm_seeds"] == [0]  # the default
+    assert settings["models"]["base"]["width"] == 768  # the scale, not the default 64
+    assert settings["macondo"]["max_children"] == 5  # the default
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,7 @@ def test_a_pretrained_folder_that_no_rule_can_take_stops_snakemake_before_any_jo
         (folder / "model.safetensors").write_bytes(b"weights")
     model = {"source": "pretrained", "model": "mine", "context": 32}
     overlay = {
+        "lm_seeds": [0],
         "models": {"mine": model},
         "datastores": {"base": {"model": "mine", "stride": 32}},
         "baseline": {"control": None},
