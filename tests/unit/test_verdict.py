@@ -71,12 +71,20 @@ def test_a_number_is_shown_with_two_digits_of_its_interval():
 
 
 def test_the_summary_counts_every_verdict():
-    rows = [ROW | {"verdict": v} for v in ("holds", "holds", "undecided", "does not hold")]
-    rows += [ROW | {"verdict": v, "whose": "ours"} for v in ("does not hold", "not run")]
+    verdicts = ("holds", "holds", "undecided", "does not hold")
+    rows = [ROW | {"id": f"one_{i}", "verdict": v} for i, v in enumerate(verdicts)]
+    rows += [ROW | {"id": f"each/{v}", "verdict": v} for v in ("holds", "does not hold")]
+    rows += [ROW | {"id": f"none/{i}", "verdict": "not run"} for i in range(2)]
+    verdicts = ("does not hold", "not run")
+    rows += [
+        ROW | {"id": f"own_{i}", "verdict": v, "whose": "ours"} for i, v in enumerate(verdicts)
+    ]
 
     assert summary(rows) == [
-        "4 claims of the papers: 2 hold, 1 do not hold, 1 are undecided, 0 were not run",
-        "2 stricter controls of ours: 0 hold, 1 do not hold, 0 are undecided, 1 were not run",
+        "6 claims of the papers: 2 hold, 1 do not hold, 1 are undecided, "
+        "1 differ by reading or model, 1 were not run",
+        "2 stricter controls of ours: 0 hold, 1 do not hold, 0 are undecided, "
+        "0 differ by reading or model, 1 were not run",
     ]
 
 

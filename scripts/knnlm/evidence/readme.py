@@ -8,7 +8,9 @@ recorded under the same name is replaced; without a name it has that of its fold
 does it.
 """
 
+import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -21,7 +23,9 @@ from knnlm.evidence.verdict import (
     correction,
     number,
     ours,
+    readings_of,
     summary,
+    verdict_of,
 )
 from knnlm.runtime.artifacts import atomic_path
 
@@ -93,10 +97,13 @@ def block(runs: Sequence[RecordedRun]) -> str:
         f"| claim | exhibit | true if | paper | {' | '.join(columns)} |",
         f"|---|---|---|---:|---:|---|{'---|' * len(others)}",
     ]
-    for row in rows:
-        if row["verdict"] != NOT_RUN:
-            cells = (claim(row), _exhibit(row), row["relation"], number(row["theirs"]), ours(row))
-            verdicts = [run.verdicts.get(row["id"], {}).get("verdict", "") for run in runs]
+    for readings in readings_of(rows).values():
+        row, several = readings[0], len(readings) > 1
+        if verdict_of(readings) != NOT_RUN:
+            said = re.sub(r" \([^()]*\)$", "", claim(row)) if several else claim(row)
+            here = f"{len(readings)} readings" if several else ours(row)
+            cells = (said, _exhibit(row), row["relation"], number(row["theirs"]), here)
+            verdicts = [_verdicts(run, readings) for run in runs]
             shown = [cell.replace("|", "\\|") for cell in (*cells, *verdicts)]
             lines.append(f"| {' | '.join(shown)} |")
     missing = [
@@ -106,6 +113,16 @@ def block(runs: Sequence[RecordedRun]) -> str:
     if corrected := correction(rows):
         lines += ["", corrected]
     return "\n".join(lines) + "\n"
+
+
+def _verdicts(run: RecordedRun, readings: Sequence[Verdict]) -> str:
+    """Return the verdict of a run on a claim, or how often each if its readings differ."""
+    found = Counter(
+        run.verdicts[row["id"]]["verdict"] for row in readings if row["id"] in run.verdicts
+    )
+    if len(found) < 2:
+        return next(iter(found), "")
+    return ", ".join(f"{verdict}: {count}" for verdict, count in found.items())
 
 
 def _described(run: RecordedRun) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
+MIXED = "differs"  # of a claim whose readings, or models, have several verdicts
 STYLES = {HOLDS: "green", FAILS: "red", UNDECIDED: "yellow", NOT_RUN: "dim"}
 PAPERS, OURS = "papers", "ours"  # whose a claim is: the papers', or a control of ours
 COUNTED = {PAPERS: "claims of the papers", OURS: "stricter controls of ours"}
@@ -79,17 +80,33 @@ def counts(rows: Iterable[Verdict]) -> dict[str, dict[str, int]]:
     """Return how many claims have each verdict, apart for those of the papers and for our own.
 
     What the papers claim and what our stricter controls ask are two questions: a control of ours
-    that does not hold contradicts no paper.
+    that does not hold contradicts no paper. A claim with several readings or models counts once.
     """
-    found = Counter((row["whose"], row["verdict"]) for row in rows)
-    return {whose: {v: found[whose, v] for v in STYLES} for whose in COUNTED}
+    claims = readings_of(rows).values()
+    found = Counter((readings[0]["whose"], verdict_of(readings)) for readings in claims)
+    return {whose: {v: found[whose, v] for v in (*STYLES, MIXED)} for whose in COUNTED}
+
+
+def readings_of(rows: Iterable[Verdict]) -> dict[str, list[Verdict]]:
+    """Return the rows of each claim, by its id: one, or one for each reading or model."""
+    claims: dict[str, list[Verdict]] = {}
+    for row in rows:
+        claims.setdefault(row["id"].partition("/")[0], []).append(row)
+    return claims
+
+
+def verdict_of(readings: Sequence[Verdict]) -> str:
+    """Return the verdict on a claim: that of all its readings, or that they differ."""
+    verdicts = {row["verdict"] for row in readings}
+    return verdicts.pop() if len(verdicts) == 1 else MIXED
 
 
 def summary(rows: Sequence[Verdict]) -> list[str]:
     """Return a line for the claims of the papers and one for our controls: how many hold."""
     return [
         f"{sum(found.values())} {COUNTED[whose]}: {found[HOLDS]} hold, {found[FAILS]} do not hold, "
-        f"{found[UNDECIDED]} are undecided, {found[NOT_RUN]} were not run"
+        f"{found[UNDECIDED]} are undecided, {found[MIXED]} differ by reading or model, "
+        f"{found[NOT_RUN]} were not run"
         for whose, found in counts(rows).items()
     ]
 

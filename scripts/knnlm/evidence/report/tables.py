@@ -22,6 +22,7 @@ from knnlm.evidence.tables import NAMES, over_seeds, read_table
 from knnlm.evidence.verdict import (
     FAILS,
     HOLDS,
+    MIXED,
     NOT_RUN,
     UNDECIDED,
     number,
@@ -31,7 +32,7 @@ from knnlm.evidence.verdict import (
 
 WORDS = Path(__file__).with_name("words.yaml")
 WITHOUT_HEADLINES = 12  # rows
-MARKS = {HOLDS: "\u2713", FAILS: "\u2717", UNDECIDED: "?", NOT_RUN: "\u2013"}
+MARKS = {HOLDS: "\u2713", FAILS: "\u2717", UNDECIDED: "?", MIXED: "~", NOT_RUN: "\u2013"}
 RANKS = (FAILS, UNDECIDED, HOLDS, NOT_RUN)  # sorted by verdict, the table begins with what fails
 
 
