@@ -13,6 +13,7 @@ from knnlm.evidence.tables import over_seeds
 from knnlm.experiments.mlp_augmentation.macondo import CORPUS
 
 ROW_HEIGHT, MARGIN = 0.26, 0.8  # inches
+FAR = 60.0  # percent; what is further away stands at the edge, with its value
 WIDTHS = (2.2, 1.0, 1.0)  # of the panels, relative
 AXES = (
     "change of perplexity per token against the LM, %",
@@ -67,8 +68,8 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return three panels with one row a method.
 
     Left the change of perplexity per token against the LM, with its interval: filled mixed with
-    the LM, open alone. Middle the bytes stored beside the LM, right the FLOPs that a query costs
-    beside the LM's; dashed lines mark the LM itself.
+    the LM, open alone; an arrow at the edge is a number beyond it. Middle the bytes stored beside
+    the LM, right the FLOPs that a query costs beside the LM's; dashed lines mark the LM itself.
 
     Args:
         tables: `table` of `evaluate`; with several LM seeds their means are drawn.
@@ -116,15 +117,20 @@ def _draw_changes(axes: Axes, table: pd.DataFrame, lines: list[FigureRow]) -> No
                 continue
             row = _row(table, line.method, setting, CHANGE)
             place = height + (offset if line.alone else 0)
-            axes.hlines(place, row["ci_low"], row["ci_high"], color=line.color, linewidth=1.0)
             look = {"markerfacecolor": face, "markersize": 4, "color": line.color}
+            if row["value"] > FAR:
+                axes.plot(FAR, place, ">", **look, clip_on=False)
+                axes.text(0.97 * FAR, place, f"{row['value']:+,.0f} %", ha="right", va="center")
+                continue
+            axes.hlines(place, row["ci_low"], row["ci_high"], color=line.color, linewidth=1.0)
             axes.plot(row["value"], place, "o", **look)
+    axes.set_xlim(right=min(axes.get_xlim()[1], FAR))
     ways = {"mixed with the LM": COLORS["lm"], "alone": "white"}
     handles = [
         Line2D([], [], marker="o", ls="", ms=4, color=COLORS["lm"], markerfacecolor=face)
         for face in ways.values()
     ]
-    place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.97)}
+    place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.97)}
     axes.legend(handles, ways, ncols=2, frameon=False, handletextpad=0.0, fontsize=6.5, **place)
 
 
