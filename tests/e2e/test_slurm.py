@@ -23,8 +23,14 @@ RESULTS = Path("results/tiny")
 MODELS = ["base", "narrow", "wide"]
 SLURM_LOGS = Path(".snakemake/slurm_logs")
 SAID_BY_SLURM = {"cancelled": "CANCELLED AT", "out of time": "DUE TO TIME LIMIT"}
-# Every kind of job between them: text, trainings, parts of a datastore, indexes, search, figures.
-EXPERIMENTS = ("knn_perplexity", "key_function", "mlp_hurdle")
+EXPERIMENTS = ("knn_perplexity", "mlp_hurdle")
+# What a cluster makes again of a finished run, so that each kind of job is there but few of each:
+# a datastore in parts, an index, searches, trainings, tables and figures.
+AGAIN = (
+    *("datastores/longer", "indexes/longer", "neighbors/longer", "tuned/longer"),
+    *("indexes/base/seed0/ivfpq", "neighbors/base/seed0/ivfpq", "tuned/base/seed0/ivfpq"),
+    *("mlp_hurdle", "tables", "figures", "report", "explorer"),
+)
 
 
 class SlurmProject(Project):
@@ -61,6 +67,14 @@ def without_models(finished: Project, folder: Path, cluster: SlurmCluster) -> Sl
     shutil.copytree(finished.folder, folder, symlinks=True, dirs_exist_ok=True)
     for model in MODELS:
         shutil.rmtree(folder / artifact(model))
+    return SlurmProject(folder, cluster)
+
+
+def without(finished: Project, folder: Path, cluster: SlurmCluster) -> SlurmProject:
+    """Return a copy of a finished project that has to make some of it again."""
+    shutil.copytree(finished.folder, folder, symlinks=True, dirs_exist_ok=True)
+    for name in AGAIN:
+        shutil.rmtree(folder / RESULTS / name)
     return SlurmProject(folder, cluster)
 
 
@@ -139,7 +153,7 @@ def runs_a_script(process: psutil.Process) -> bool:
 
 
 def test_a_dag_of_several_experiments_gives_the_tables_of_a_local_run(cluster, finished, tmp_path):
-    project = SlurmProject(tmp_path, cluster)
+    project = without(finished, tmp_path, cluster)
     (project.folder / "few.yaml").write_text(f"experiments: [{', '.join(EXPERIMENTS)}]\n")
 
     done = project.snakemake("all", "--configfile", TINY[0].split("=")[1], "few.yaml")
@@ -148,7 +162,7 @@ def test_a_dag_of_several_experiments_gives_the_tables_of_a_local_run(cluster, f
     assert (project.folder / RESULTS / "report/index.html").is_file()
     tables, expected = (content(p.folder / RESULTS / "tables") for p in (project, finished))
     of_experiments = [name for name in expected if name.startswith(EXPERIMENTS)]
-    assert len(of_experiments) == 5
+    assert len(of_experiments) == 4
     assert [name for name in of_experiments if tables[name] != expected[name]] == []
 
 
