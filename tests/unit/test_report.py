@@ -153,6 +153,18 @@ def test_costs_are_summed_over_the_jobs_of_a_rule_and_speed_is_that_of_the_finis
     assert (quick["rule"], quick["speeds"]) == ("quick", [])
 
 
+def test_a_stricter_claim_points_to_the_first_reading_of_the_weaker_one(run):
+    readings = [CLAIM | {"id": f"open/{name}"} for name in ("one", "other")]
+    stricter = CLAIM | {"id": "strict", "stricter_than": "open", "whose": "ours"}
+    pd.DataFrame([*readings, stricter]).to_csv(run / "tables/claims.csv", index=False)
+
+    page = page_of(run)
+
+    assert page.count('id="claim-open"') == 1
+    assert page.index('id="claim-open"') < page.index('id="claim-open/other"')
+    assert 'href="#claim-open"' in page
+
+
 def test_costs_are_shared_out_to_papers_and_their_experiments(run):
     shares = costs_by_experiment(run / "tables/cost.csv")
 

@@ -27,6 +27,7 @@ from knnlm.evidence.verdict import (
     UNDECIDED,
     number,
     read_verdicts,
+    readings_of,
     with_interval,
 )
 
@@ -135,7 +136,9 @@ def shown_claims(path: Path, *, recorded: Sequence[RecordedRun] = ()) -> list[di
         recorded: other runs; their verdicts on the same claims stand `beside`, by their names.
     """
     claims: list[dict[str, Any]] = [*read_verdicts(path)]
+    first_of = {name: readings[0]["id"] for name, readings in readings_of(claims).items()}
     for claim in claims:
+        name = claim["id"].partition("/")[0]
         if claim["verdict"] not in MARKS:
             raise ValueError(
                 f"expected the verdict of claim {claim['id']} in {path} to be one of "
@@ -147,6 +150,8 @@ def shown_claims(path: Path, *, recorded: Sequence[RecordedRun] = ()) -> list[di
                 for run in recorded
                 if (row := run.verdicts.get(claim["id"])) and same_claim(row, claim)
             },
+            # what stricter claims point to, where a claim has several readings
+            "anchor": name if claim["id"] == first_of[name] != name else "",
             "paper": paper_name(claim["paper"]),
             "mark": MARKS[claim["verdict"]],
             "rank": RANKS.index(claim["verdict"]),
