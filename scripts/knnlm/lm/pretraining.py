@@ -71,7 +71,7 @@ def train_language_model(
         if main:
             for left in (STATE, BEST):
                 (made.folder / left).unlink(missing_ok=True)
-        made.contents |= _read_by(pd.read_parquet(made.folder / LOG), model)
+            made.contents |= _read_by(pd.read_parquet(made.folder / LOG), model)
 
 
 def _read_by(log: pd.DataFrame, model: dict[str, Any]) -> dict[str, int]:
