@@ -5,6 +5,7 @@ import pytest
 from knnlm.evidence.selection import (
     NothingSelected,
     SelectionError,
+    apart,
     chosen_rows,
     filled,
     read_tables,
@@ -89,3 +90,12 @@ def test_only_tidy_tables_are_read(table, tmp_path):
 
     assert list(found) == ["curves"]
     assert list(found["curves"]["value"]) == [1, 2, 3, 4]
+
+
+def test_coordinates_may_differ_between_seeds_and_not_within_one():
+    row = {"experiment": "e", "metric": "perplexity", "unit": "perplexity", "n": 9, "value": 1.0}
+    curve = [row | {"seed": seed, "k": 1, "lmbda": lmbda} for seed, lmbda in ((0, 0.1), (1, 0.2))]
+    other = row | {"seed": 1, "k": 2, "lmbda": 0.2}
+
+    assert apart(tidy(curve, coordinates=("k", "lmbda"))) == {}
+    assert set(apart(tidy([*curve, other], coordinates=("k", "lmbda")))) == {"k"}

@@ -103,8 +103,11 @@ def chosen_rows(
 def apart(rows: pd.DataFrame) -> dict[str, list[str]]:
     """Return the columns in which chosen rows differ beside the seed, with their values.
 
-    It is empty where the rows are one number of several seeds.
+    It is empty where the rows are one number of several seeds. Coordinates of a curve may differ
+    between seeds, as where each seed tunes the others at a given k, but not within one.
     """
-    candidates = [*SELECTABLE, "unit", *rows.columns[len(COLUMNS) :]]
+    coordinates = [*rows.columns[len(COLUMNS) :]]
+    within = rows.groupby("seed")[coordinates].nunique(dropna=False).max() if coordinates else {}
+    candidates = [*SELECTABLE, "unit", *(name for name in coordinates if within[name] > 1)]
     found = {name: [str(value) for value in rows[name].unique()] for name in candidates}
     return {name: values for name, values in found.items() if len(values) > 1}
