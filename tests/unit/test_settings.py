@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from knnlm.plan.sizes import require_bytes
+from knnlm.plan.texts import require_bytes
 from knnlm.runtime.experiments import read_experiments, with_experiments
 from knnlm.runtime.relations import check_relations
 from knnlm.runtime.settings import SettingsError, deep_merge, resolve

@@ -10,7 +10,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))  # the library, for this file and the others
 
 from knnlm.lm.pretrained_folder import check_pretrained_folder
-from knnlm.plan.sizes import require_bytes
+from knnlm.plan.texts import require_bytes
 from knnlm.runtime.experiments import read_experiments, read_yaml, with_experiments
 from knnlm.runtime.fingerprint import code_of, fingerprint as fingerprint_of
 from knnlm.runtime.relations import check_relations

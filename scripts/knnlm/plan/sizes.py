@@ -2,14 +2,11 @@
 
 import math
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from knnlm.lm.pretrained_folder import CONFIG, read_shape
 from knnlm.plan.needs import FP32, NEIGHBOR, Settings, Wildcards
-from knnlm.runtime.relations import tokens_needed
-from knnlm.runtime.settings import SettingsError
 
 INVERTED_FILES = ("ivf_flat", "ivfpq")  # the engines with an index on disk
 KEPT_VALUES = 9  # values of the width, and of the hidden size, that a layer keeps of a token
@@ -111,24 +108,6 @@ def text_bytes(config: Settings, corpus: str, split: str) -> float:
         return files[0].stat().st_size if files else UNKNOWN_BYTES
     train = TRAIN_BYTES.get(block["configuration"], UNKNOWN_BYTES)
     return {"train": train, **HELD_OUT_BYTES}[split]
-
-
-def require_bytes(config: Settings) -> None:
-    """Check that no split has fewer bytes than tokens are asked of it, as far as sizes are known.
-
-    Raises:
-        SettingsError: naming the setting that asks for them, what it needs and what is there.
-    """
-    for corpus, tokenizer in product(config["corpora"], config["tokenizers"]):
-        for split, needed in tokens_needed(config, corpus, tokenizer).items():
-            setting = max(needed, key=needed.__getitem__)
-            there = text_bytes(config, corpus, split)
-            if there < needed[setting]:
-                raise SettingsError(
-                    f"{setting}: expected at most as many tokens as the {split} split of "
-                    f"{corpus!r} has bytes, {there:,.0f}, got {needed[setting]:,}; lower it, or "
-                    "use more text"
-                )
 
 
 def tokens(config: Settings, corpus: str, tokenizer: str, split: str) -> float:
