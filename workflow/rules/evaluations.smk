@@ -62,3 +62,17 @@ def evaluation(experiment, *blocks, stores=None, **chosen):
         "experiment": experiment,
         "settings": settings,
     }
+
+
+def counted_for(wildcards):
+    """Return the paper and experiment that each timed job is counted for, by its benchmark file.
+
+    A step that several experiments share is counted for the first of them in the report.
+    """
+    counted = {}
+    for name in config["experiments"]:
+        files = set(map(str, getattr(rules, name).input))
+        targets = [job for job in workflow.dag.jobs if files & set(map(str, job.output))]
+        for job in workflow.dag.bfs(workflow.dag.dependencies, *targets):
+            counted.setdefault(str(job.benchmark), [EXPERIMENTS[name].paper, name])
+    return counted

@@ -13,20 +13,6 @@ RECORDED = [f"docs/measurements/claims.{kind}" for kind in ("csv", "json")]  # o
 QUESTIONS = {name: workflow.get_rule(name).docstring for name in EXPERIMENTS}
 
 
-def counted_for(wildcards):
-    """Return the paper and experiment that each timed job is counted for, by its benchmark file.
-
-    A step that several experiments share is counted for the first of them in the report.
-    """
-    counted = {}
-    for name in config["experiments"]:
-        files = set(map(str, getattr(rules, name).input))
-        targets = [job for job in workflow.dag.jobs if files & set(map(str, job.output))]
-        for job in workflow.dag.bfs(workflow.dag.dependencies, *targets):
-            counted.setdefault(str(job.benchmark), [EXPERIMENTS[name].paper, name])
-    return counted
-
-
 rule environment:
     """Record versions, commit and processor of this run, when all else is done."""
     input:

@@ -18,11 +18,6 @@ OVERSPECIFICATION_TOWNS = expand(
 )
 
 
-def macondo_mlp(wildcards):
-    """Return the settings of an MLP in the place of Macondo's datastore."""
-    return OVERSPECIFICATION["mlps"][wildcards.mlp]
-
-
 rule overspecification:
     """Does an LM generalize from over-specified facts, and does kNN help?
 
@@ -91,10 +86,10 @@ rule train_macondo_mlp:
         fingerprint=fingerprint(
             "scripts/train_macondo_mlp.py",
             threads="fine_tune",
-            mlp=macondo_mlp,
+            mlp=lambda wildcards: OVERSPECIFICATION["mlps"][wildcards.mlp],
         ),
         threads=config["threads"]["fine_tune"],
-        mlp=macondo_mlp,
+        mlp=lookup(dpath="mlps/{mlp}", within=OVERSPECIFICATION),
     script:
         "../../../scripts/train_macondo_mlp.py"
 

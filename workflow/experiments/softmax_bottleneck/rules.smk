@@ -1,15 +1,5 @@
 # Can the last layers of the LM express the kNN-LM's distributions?
 
-
-def other_heads(wildcards):
-    """Return the models on whose heads the distributions of the first LM seed are projected too."""
-    if int(wildcards.seed) != LM_SEED:
-        return []
-    return [
-        f"{RESULTS}/models/{model}/seed{LM_SEED}" for model in config["softmax_bottleneck"]["heads"]
-    ]
-
-
 PROJECTED = {
     "seed": config["lm_seeds"],
     "last_layers": config["softmax_bottleneck"]["last_layers"],
@@ -72,7 +62,14 @@ rule project_on_heads:
     """Solve the projection onto linear heads, also cut and foreign ones, to the optimum."""
     input:
         **PROJECTED_FROM,
-        others=other_heads,
+        others=lambda wildcards: (
+            expand(
+                f"{RESULTS}/models/{{model}}/seed{LM_SEED}",
+                model=config["softmax_bottleneck"]["heads"],
+            )
+            if int(wildcards.seed) == LM_SEED
+            else []
+        ),
     output:
         optima=directory("<results>/projections/seed{seed}/optima"),
     log:
