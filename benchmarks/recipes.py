@@ -13,7 +13,7 @@ from knnlm.lm.pretraining import LOG, VALIDATION_LOSS, train_language_model
 from knnlm.runtime.artifacts import read_manifest
 from knnlm.runtime.making import Target
 
-BEFORE = {  # the recipe of the scale `cpu` until November 2026, and regime's dropout
+BEFORE = {  # of the scale `cpu` until November 2026, with a dropout for as many epochs
     "optimizer": {"name": "adamw", "lr": 3.0e-3, "betas": [0.9, 0.98], "weight_decay": 0.1},
     "dropout": {"residual": 0.1, "attention": 0.1, "activation": 0.0},
 }

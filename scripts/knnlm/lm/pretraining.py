@@ -71,10 +71,10 @@ def train_language_model(
         if main:
             for left in (STATE, BEST):
                 (made.folder / left).unlink(missing_ok=True)
-            made.contents |= _read_by(pd.read_parquet(made.folder / LOG), model)
+            made.contents |= _counts(pd.read_parquet(made.folder / LOG), model)
 
 
-def _read_by(log: pd.DataFrame, model: dict[str, Any]) -> dict[str, int]:
+def _counts(log: pd.DataFrame, model: dict[str, Any]) -> dict[str, int]:
     """Return the updates of a training, and the tokens of train that its model has read."""
     early_stopping = _early_stopping(model["training"])
     last = int(log["step"].iloc[-1])

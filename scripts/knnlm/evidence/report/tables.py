@@ -139,10 +139,10 @@ def shown_claims(path: Path, *, recorded: Sequence[RecordedRun] = ()) -> list[di
     first_of = {name: readings[0]["id"] for name, readings in readings_of(claims).items()}
     for claim in claims:
         name = claim["id"].partition("/")[0]
-        if claim["verdict"] not in MARKS:
+        if claim["verdict"] not in RANKS:
             raise ValueError(
                 f"expected the verdict of claim {claim['id']} in {path} to be one of "
-                f"{', '.join(MARKS)}, got {claim['verdict']!r}"
+                f"{', '.join(RANKS)}, got {claim['verdict']!r}"
             )
         claim |= {
             "beside": {
