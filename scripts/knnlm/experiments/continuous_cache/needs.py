@@ -1,0 +1,28 @@
+"""What whole documents, stored for a cache, need."""
+
+from dataclasses import replace
+
+from knnlm.plan.needs import FP32, Need, Settings, Wildcards
+from knnlm.plan.pipeline import QUERIES_A_BLOCK, for_score_queries
+from knnlm.plan.sizes import model_size, queries, tokens
+
+
+def for_encode_documents(config: Settings, wildcards: Wildcards) -> Need:
+    """Read validation and test whole, and the queries of test once more in short strides."""
+    name, corpus = wildcards["model"], wildcards["corpus"]
+    of_test = {**wildcards, "split": "test"}
+    size, context = model_size(config, name), config["models"][name]["context"]
+    count = sum(
+        tokens(config, corpus, config["models"][name]["tokenizer"], split)
+        for split in ("validation", "test")
+    )
+    strides = config["queries"]["stride"], config["continuous_cache"]["more_context_stride"]
+    scored = queries(config, name, corpus, "test")
+    read = context * (count / min(strides[0], context) + scored / strides[1])
+    entry = FP32 * size.width + 26  # a state, and what describes a position
+    return replace(
+        for_score_queries(config, of_test),
+        memory=FP32 * size.parameters + 2 * entry * min(count, QUERIES_A_BLOCK),
+        disk=2 * (count + scored) * entry,
+        flops=size.forward(read, span=context, scored=count + scored),
+    )
