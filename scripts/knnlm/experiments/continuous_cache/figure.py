@@ -21,7 +21,7 @@ METHODS = {  # from top to bottom
 
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Return perplexity per word of each method on test, and per token by the size of the cache.
+    """Return perplexity per word of each method on test, and what a cache of each size changes.
 
     Args:
         tables: `table` and `grid` of `evaluate`.
@@ -47,14 +47,16 @@ def _draw_levels(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_sizes(axes: Axes, grid: pd.DataFrame) -> None:
-    """Draw one curve an LM seed; the dot marks the tuned size."""
+    """Draw the change by the cache, one curve an LM seed; dots mark the tuned sizes."""
     labels = []
-    for method in ("cache", "knn_lm_cache"):
+    axes.axhline(0, color=COLORS["lm"], linewidth=1.0, linestyle=(0, (4, 2)))
+    for method, without in {"cache": "lm", "knn_lm_cache": "knn_lm"}.items():
         name, color = METHODS[method]
-        curves = select(grid, method=method, setting="over size")
+        rows = select(grid, method=method, metric=f"perplexity_per_token_change_vs_{without}")
+        curves = select(rows, setting="over size")
         for _, curve in curves.groupby("seed"):
             axes.plot(curve["size"], curve["value"], color=color)
-        tuned = select(grid, method=method, setting="tuned")
+        tuned = select(rows, setting="tuned")
         axes.plot(tuned["size"], tuned["value"], "o", color=color, markersize=4)
         ends = curves[curves["size"] == curves["size"].max()]
         labels.append(Label(ends["value"].mean(), name, color))
@@ -63,5 +65,5 @@ def _draw_sizes(axes: Axes, grid: pd.DataFrame) -> None:
     axes.set_xticks(sorted(grid["size"].unique()))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel("past positions in the cache")
-    axes.set_ylabel("perplexity per token (validation)")
+    axes.set_ylabel("change by the cache, % (validation)")
     label_right(axes, labels)

@@ -20,6 +20,7 @@ from knnlm.experiments.continuous_cache.documents import KIND, MORE_CONTEXT, ope
 from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.mixed import SPLITS, BySplit, MixedSeed, Mixture
 from knnlm.experiments.shared.scored_run import ScoredRun, table_of
+from knnlm.experiments.shared.scored_split import KNN_LM
 from knnlm.lm.architecture import OUTPUT_AFTER
 from knnlm.lm.scoring import Queries
 from knnlm.retrieval.cache import CacheTuning, cache_log_probs, mean_squared_norm, tune_cache
@@ -29,6 +30,7 @@ from knnlm.runtime.logs import LOGGER
 from knnlm.runtime.places import places
 
 CACHE, KNN_CACHE = "cache", "knn_lm_cache"  # methods in tables
+WITHOUT = {CACHE: "lm", KNN_CACHE: KNN_LM}
 COORDINATES = ("size", "theta")  # of the grid; theta is relative
 
 
@@ -161,9 +163,12 @@ class CachedSeed:
         ]
 
     def grid_rows(self) -> list[Row]:
-        """Return perplexity on validation over size and over theta, the other the best for each."""
+        """Return perplexity on validation over size and over theta, the other the best for each.
+
+        Behind each stands its change against the same without a cache.
+        """
         scored = self.mixed.scored["validation"]
-        rows: list[Row] = []
+        baselines, rows = self.mixed.baselines("validation"), []
         for method, tuning in self.tunings.items():
             others = _stacked(self._others[method], "validation")
             for setting, theta, size in _curves(tuning):
@@ -171,7 +176,10 @@ class CachedSeed:
                 nll = -mix_parts(parts, tuning.weights[theta, size])
                 names = scored.row_names(method, setting)
                 at = {"size": self.sizes[size], "theta": float(self.thetas[theta])}
-                rows.append(scored.text.perplexities(names, nll)[0] | at)
+                level = scored.text.perplexities(names, nll)[0]
+                against = WITHOUT[method]
+                change = scored.text.differences(names, nll, baselines[against], against=against)
+                rows += [level | at, change[1] | at]
         return rows
 
 

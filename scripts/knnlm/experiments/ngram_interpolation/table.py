@@ -78,7 +78,8 @@ def _mixed_rows(of_seed: MixedSeed, by_order: Mapping[int, BySplit]) -> list[Row
     }
     best = min(pairs, key=lambda order: pairs[order][0].nll("validation").mean())
     rows: list[Row] = []
-    for setting, order in {f"order {order}": order for order in pairs} | {BEST: best}.items():
+    named = {f"order {order}": order for order in pairs} | {BEST: best}
+    for setting, order in named.items():
         alone, with_knn = pairs[order]
         rows += of_seed.rows(NGRAM, setting, alone)
         rows += of_seed.rows(KNN_NGRAM, setting, with_knn, against={NGRAM: alone})
