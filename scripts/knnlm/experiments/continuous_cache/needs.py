@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from knnlm.plan.needs import FP32, Need, Settings, Wildcards
 from knnlm.plan.pipeline import QUERIES_A_BLOCK, for_score_queries
-from knnlm.plan.sizes import model_size, queries, tokens
+from knnlm.plan.sizes import model_size, neighbors, queries, tokens
+
+EXPONENTIAL = 500  # FLOPs in the time of one, with all that is done to a past position
 
 
 def for_encode_documents(config: Settings, wildcards: Wildcards) -> Need:
@@ -25,4 +27,19 @@ def for_encode_documents(config: Settings, wildcards: Wildcards) -> Need:
         memory=FP32 * size.parameters + 2 * entry * min(count, QUERIES_A_BLOCK),
         disk=2 * (count + scored) * entry,
         flops=size.forward(read, span=context, scored=count + scored),
+    )
+
+
+def for_evaluate_continuous_cache(config: Settings, wildcards: Wildcards) -> Need:
+    """Score every theta and size from stored states, and mix each with the LM and with kNN."""
+    base, settings = config["baseline"], config["continuous_cache"]
+    name = config["datastores"][base["datastore"]]["model"]
+    of_test = {**base, "corpus": config["corpus"], "split": "test"}
+    scored = queries(config, name, config["corpus"], "test")
+    thetas, sizes = settings["thetas"]["count"], settings["sizes"]
+    grid = 8 * scored * thetas * len(sizes)
+    past = scored * thetas * max(sizes)
+    return Need(
+        memory=6 * neighbors(config, of_test) + 2 * grid,
+        flops=len(config["lm_seeds"]) * EXPONENTIAL * past,
     )
