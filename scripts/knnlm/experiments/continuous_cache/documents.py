@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from knnlm.lm.anatomy import context
 from knnlm.lm.architecture import OUTPUT_AFTER
 from knnlm.lm.model import load_model
 from knnlm.lm.sampling import query_positions
@@ -85,6 +86,10 @@ def encode_documents(
             )
         for block in made.folder.glob("*/block-*.npz"):
             block.unlink()
+        strides = {"lm": queries["stride"], MORE_CONTEXT: more_context_stride}
+        made.contents["left_context"] = {
+            method: context(network) - stride for method, stride in strides.items()
+        }
 
 
 def require_room(stream: TokenStream, split: str, sizes: Sequence[int]) -> None:

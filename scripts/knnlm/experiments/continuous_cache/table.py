@@ -63,6 +63,7 @@ class CachedSeed:
         mixed: what its LM scored, and the neighbors.
         whole: every position of each split.
         more_context: the queries of test, scored by the same LM with more left context.
+        left_context: the least tokens that LM and control see to the left, by method.
         thetas: relative to 1 over `unit`.
         sizes: of the caches.
         unit: the mean squared norm of the states of validation.
@@ -71,6 +72,7 @@ class CachedSeed:
     mixed: MixedSeed
     whole: Mapping[str, Queries]
     more_context: Queries
+    left_context: Mapping[str, int]
     thetas: NDArray[np.float64]
     sizes: Sequence[int]
     unit: float
@@ -88,6 +90,7 @@ class CachedSeed:
             mixed,
             whole,
             open_part(folder, MORE_CONTEXT),
+            read_manifest(folder, kind=KIND)["contents"]["left_context"],
             np.geomspace(low, high, count),
             sorted(block["sizes"]),
             mean_squared_norm(whole["validation"].hidden(OUTPUT_AFTER)),
@@ -130,6 +133,9 @@ class CachedSeed:
         rows = self.mixed.baseline_rows()
         against = self.mixed.baselines("test")
         rows += test.rows(MORE_CONTEXT, "", control.nll, against=against)
+        for method, tokens in self.left_context.items():
+            counted = {"metric": "least_left_context", "value": tokens, "unit": "tokens"}
+            rows.append(test.row_names(method, "") | counted | {"n": len(test.places)})
         mixtures: dict[str, Mixture] = {}
         for method, tuning in self.tunings.items():
             theta, size = tuning.best

@@ -25,7 +25,13 @@ from knnlm.lm.model import create_model, save_model
 from knnlm.lm.scoring import load_queries, score_queries
 from knnlm.retrieval.cache import cache_log_probs
 from knnlm.retrieval.mixture import mix_parts
-from knnlm.runtime.artifacts import ArtifactError, identity, save_array, write_manifest
+from knnlm.runtime.artifacts import (
+    ArtifactError,
+    identity,
+    read_manifest,
+    save_array,
+    write_manifest,
+)
 from knnlm.runtime.experiments import read_experiments, with_experiments
 from knnlm.runtime.making import Target
 from knnlm.runtime.settings import SettingsError, resolve
@@ -79,6 +85,8 @@ def test_the_control_scores_the_queries_with_all_the_context_that_there_is(lm, t
 
     assert np.array_equal(control.positions, queries.positions)
     assert np.array_equal(control.lm_log_probs, queries.lm_log_probs)
+    contents = read_manifest(folder, kind="documents")["contents"]
+    assert contents["left_context"] == {"lm": MODEL["context"] - 4, MORE_CONTEXT: 7}
 
 
 def test_a_job_that_was_cut_off_reads_no_document_twice(lm, tmp_path, monkeypatch):
@@ -158,7 +166,7 @@ def write_documents(root, queries):
         names={"model": "base", "seed": seed, "corpus": CORPUS},
         settings={},
         made_from=described,
-        contents={},
+        contents={"left_context": {"lm": 4, MORE_CONTEXT: 7}},
     )
     return folder
 
@@ -217,6 +225,7 @@ def test_the_cache_is_compared_with_lm_control_and_knn(tables):
         "cache": ["lm", "knn_lm", "more_context"],
         "knn_lm_cache": ["lm", "knn_lm", "more_context", "cache"],
     }
+    assert value(rows, method="more_context", metric="least_left_context") == 7
     for method, others in compared.items():
         metrics = {*select(rows, method=method)["metric"]}
         assert {f"perplexity_per_word_change_vs_{other}" for other in others} <= metrics
