@@ -62,6 +62,9 @@ STEPS = {
         "base/seed0/exact/gazetteer/test",
         "block-*.npz",
     ),
+    "encode_documents": Step(
+        "documents/base/seed0/gazetteer", "base/seed0/gazetteer", "*/positions.npy"
+    ),
     "project_distributions": Step("projections/seed0/f", "seed0/f", "*.npz"),
     "project_on_heads": Step("projections/seed0/optima", "seed0", "*.npz"),
     "train_mlp_replacement": Step("replacements/base/seed0/random", "base/seed0/random"),

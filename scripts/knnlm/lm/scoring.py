@@ -95,6 +95,11 @@ def load_queries(folder: Path) -> Queries:
         ArtifactError: if it is not whole.
     """
     read_manifest(folder, kind="queries")
+    return open_positions(folder)
+
+
+def open_positions(folder: Path) -> Queries:
+    """Open what `score_positions` wrote into a folder, memory-mapped."""
     arrays = {name: load_array(folder / f"{name}.npy", dtype=d) for name, d in DTYPES.items()}
     return Queries(**arrays, folder=folder)
 
@@ -147,13 +152,37 @@ def score_queries(
             )
             network = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
             stride = queries["stride"]
-            blocks = _score(made.folder, network, stream, positions, stride=stride, sites=sites)
-            names = (LM_LOG_PROBS, *sites)
-            _join(made.folder, blocks, n_queries=len(positions), names=names)
-            _describe(made.folder, stream, positions)
+            score_positions(made.folder, network, stream, positions, stride=stride, sites=sites)
         for block in made.folder.glob("block-*.npz"):
             block.unlink()
         made.contents |= _count(made.folder)
+
+
+def score_positions(
+    folder: Path,
+    network: nn.Module,
+    stream: TokenStream,
+    positions: NDArray[np.int64],
+    *,
+    stride: int,
+    sites: Sequence[str],
+) -> None:
+    """Score positions of a stream into a folder: the arrays of `Queries`, the positions last.
+
+    Blocks that an interrupted job left there are not scored again; they stay until the caller
+    removes them.
+
+    Args:
+        folder: of the arrays and the blocks.
+        network: in eval mode.
+        stream: one split.
+        positions: (n,), ascending.
+        stride: tokens a window moves on, at most the context.
+        sites: hidden states to store, from the anatomy.
+    """
+    blocks = _score(folder, network, stream, positions, stride=stride, sites=sites)
+    _join(folder, blocks, n_queries=len(positions), names=(LM_LOG_PROBS, *sites))
+    _describe(folder, stream, positions)
 
 
 def _score(

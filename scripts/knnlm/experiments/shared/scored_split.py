@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from knnlm.evidence.intervals import DocumentBootstrap
 from knnlm.evidence.scored_text import Row, ScoredText
 from knnlm.lm.scoring import Queries
+from knnlm.retrieval.interpolation import knn_log_probs
 from knnlm.retrieval.neighbors import Neighbors, load_neighbors
 from knnlm.retrieval.sampling import entries_of
 from knnlm.retrieval.tuning import Point, Tuned, nll_at
@@ -160,6 +161,13 @@ class Retrieved:
     def n_entries(self) -> int:
         """The number of entries of the datastore."""
         return len(entries_of(self.searched))
+
+    @cached_property
+    def knn_log_probs(self) -> NDArray[np.float64]:
+        """The log-probability of the targets by the neighbors alone, as tuned, (n,) in nats."""
+        k, temperature, _ = self.tuned.point
+        distances, values = self.found.distances[:, :k], self.found.values[:, :k]
+        return knn_log_probs(distances, values, self.scored.targets, temperature=temperature)
 
     @cached_property
     def nll(self) -> NDArray[np.float64]:
