@@ -48,9 +48,8 @@ def panels_of(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, what: str) -> None:
-    inside = rows[
-        rows["setting"].str.startswith(f"{what}: ") & ~rows["setting"].str.contains("minus")
-    ]
+    names = rows["setting"].str
+    inside = rows[names.startswith(f"{what}: ") & ~names.contains("minus")]
     bins = list(dict.fromkeys(inside["setting"]))
     for method, offset in OFFSET.items():
         of_method = inside[inside["method"] == method]
