@@ -158,7 +158,7 @@ def largest(gains: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
 def _near_rows(
     scored: ScoredSplit, method: str, near: NDArray[np.bool_], gains: NDArray[np.bool_]
 ) -> list[Row]:
-    """Return the share of near-duplicates among the largest gains and others, and the difference."""
+    """Return the shares of near-duplicates among the largest gains and others, and by how much."""
     return [
         _share(scored, scored.row_names(method, GAINS), near, gains),
         _share(scored, scored.row_names(method, OTHERS), near, ~gains),
