@@ -9,7 +9,7 @@ if LM_SEED in CONTROL["seeds"]:
 rule memorizing_lm:
     """Would an LM that has memorized its training data do what retrieval does?
 
-    Exhibits: Khandelwal et al. (2020), Figure 8; Xu et al. (2023), Appendix E.6.1.
+    Exhibits: Khandelwal et al. (2020), Figure 8; Xu et al. (2023), the overfitted LM (Appendix E.6.1).
     """
     input:
         "<results>/tables/memorizing_lm.csv",
