@@ -14,7 +14,7 @@ SETUP = $(FOUND) && $(PYTHON) envs/create.py
 ENTER = export PATH="$(CURDIR)/.venv/bin:$$PATH"
 SNAKEFMT = uv tool run --quiet --python .venv/bin/python --from snakefmt==2.1.0 snakefmt --line-length 100
 
-.PHONY: all test lint bench readme lock clean help
+.PHONY: all test lint bench readme exhibits lock clean help
 
 all: ## every table and figure at the cpu scale
 	@$(SETUP) && $(ENTER) && snakemake --cores all all
@@ -30,6 +30,9 @@ bench: ## speed against peers and bounds, into docs/measurements/cpu.md
 
 readme: ## record the verdicts of a run and render them in README.md: RUN is its folder, NAME what it is recorded as
 	@$(SETUP) && $(ENTER) && PYTHONPATH=scripts python -m knnlm.evidence.readme $(RUN) $(if $(NAME),"$(NAME)")
+
+exhibits: ## write docs/exhibits.md: every table and figure of the papers, and which experiment has it
+	@$(SETUP) && $(ENTER) && PYTHONPATH=scripts python -m knnlm.evidence.exhibits
 
 lock: ## compile envs/constraints.txt from the lists beside it; known pins stay
 	@$(SETUP) && $(ENTER) && uv pip compile --quiet --universal --python-version 3.11 --no-header envs/requirements.in envs/requirements-test.in --output-file envs/constraints.txt

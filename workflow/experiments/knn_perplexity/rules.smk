@@ -6,7 +6,7 @@ SPLITS = ["validation", "test"]
 rule knn_perplexity:
     """Does retrieval from its own training data help the LM?
 
-    Exhibits: Chiang et al. (2024), Table 1; Khandelwal et al. (2020), Table 1.
+    Exhibits: Chiang et al. (2024), Table 1; Khandelwal et al. (2020), Table 1, Figures 4 and 5.
     """
     input:
         "<results>/tables/knn_perplexity.csv",

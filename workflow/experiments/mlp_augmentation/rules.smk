@@ -13,7 +13,7 @@ MLP = {
 rule mlp_augmentation:
     """Can an MLP stand in the place of the datastore?
 
-    Exhibits: Chiang et al. (2024), Table 2 and the storage claim.
+    Exhibits: Chiang et al. (2024), Table 2 and the storage claim of Section 5.
     """
     input:
         "<results>/tables/mlp_augmentation.csv",
