@@ -111,6 +111,15 @@ def test_a_share_of_the_positions_has_fewer_entries(inputs, tmp_path):
     assert replace(retrieved, folder=tmp_path).n_entries == 120
 
 
+def test_other_places_of_the_same_text_are_not_paired(inputs):
+    run = run_of(inputs)
+    some = run.scored(0, positions=100)
+
+    some.require_paired(run.scored(0, model="longer", positions=100))
+    with pytest.raises(ArtifactError, match="longer/seed0/.* to score the same positions"):
+        some.require_paired(run.scored(0, model="longer"))
+
+
 def test_positions_that_were_not_searched_are_an_error(tmp_path):
     inputs = write_run(tmp_path, seeds=(0,), searched=90)
     run = ScoredRun.of("an_experiment", inputs, SETTINGS | {"datastores": {"base": SEARCHED}})
