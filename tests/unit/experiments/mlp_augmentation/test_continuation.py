@@ -18,6 +18,7 @@ from knnlm.lm.pretraining import next_token_loss
 from knnlm.lm.windows import ShuffledWindows
 from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest, write_manifest
 from knnlm.runtime.making import Target
+from knnlm.text.tokens import load_tokens
 
 SETTINGS = {
     "batch_size": 16,
@@ -168,9 +169,16 @@ def test_the_artifact_is_a_model_of_the_same_tokens(folders, tmp_path):
     assert manifest["contents"] == {"updates": 10, "tokens": 160}
 
 
-def test_both_continuations_read_the_same_text(folders, tmp_path, monkeypatch):
+def test_both_continuations_read_the_same_text_which_is_train(folders, tmp_path, monkeypatch):
     seen, real = [], module.read
-    monkeypatch.setattr(module, "read", lambda *a: seen.append(np.array(a[1])) or real(*a))
+    train = load_tokens(folders["tokens"], "train").tokens
+
+    def watched(tokens, starts, length):
+        np.testing.assert_array_equal(tokens, train)
+        seen.append(np.array(starts))
+        return real(tokens, starts, length)
+
+    monkeypatch.setattr(module, "read", watched)
 
     run(folders, tmp_path / "a", "last_layers", updates=5)
     run(folders, tmp_path / "b", "whole_model", updates=5)

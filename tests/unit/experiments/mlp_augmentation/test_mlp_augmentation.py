@@ -96,7 +96,7 @@ def macondo_table(seeds=(0, 1), lm=(5.0, 5.0), mlp=(4.0, 3.0)):
         for method, value in {"lm": theirs, "mlp_lm/random": ours}.items()
     ]
     foreign = rows[0] | {"metric": "child_log_likelihood", "unit": "nats"}
-    table = tidy([*rows, foreign])
+    table = tidy([*rows, foreign, rows[0] | {"split": "validation"}])
     return pd.concat([table, means_over_seeds(table)], ignore_index=True)
 
 
