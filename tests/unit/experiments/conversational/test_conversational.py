@@ -195,7 +195,7 @@ def test_added_names_are_one_token_of_an_answer_of_three(runs):
     scores = load_file(runs[0] / "train" / "epochs" / "0000.safetensors")
 
     assert set(scores["tokens_test"]) == {3.0}
-    assert (scores["answer_test"] < 2 * scores["name_test"]).all()  # of the other two tokens as well
+    assert (scores["answer_test"] < 2 * scores["name_test"]).all()  # of two more tokens
     facts = json.loads((runs[0] / "facts.json").read_text())
     assert facts["names_added"] == 12
     assert facts["own_template"] == 0

@@ -291,6 +291,25 @@ def test_the_best_point_is_that_of_validation_where_test_would_choose_another(
     assert set(load_file(output / "best.safetensors")["lm_test"]) == {-3.0}
 
 
+def test_a_fine_tuning_reads_the_sentences_of_train(towns, checkpoint, tmp_path, monkeypatch):
+    tokenized, found = finetuning._tokenized, {}
+
+    def watched(*arguments):
+        found["splits"] = tokenized(*arguments)
+        return found["splits"]
+
+    def stop(model, texts, *arguments, **named):
+        found["texts"] = texts
+        raise InterruptedError
+
+    monkeypatch.setattr(finetuning, "_tokenized", watched)
+    monkeypatch.setattr(finetuning, "Training", stop)
+    with pytest.raises(InterruptedError):
+        finetune(tmp_path / "own" / "seed0", towns[0], checkpoint)
+
+    assert found["texts"] is found["splits"]["train"]
+
+
 def test_names_that_join_the_vocabulary_are_counted(runs):
     contents = read_manifest(runs["fine_tuned"][0], kind="macondo_fine_tuning")["contents"]
 

@@ -116,7 +116,7 @@ def test_other_places_of_the_same_text_are_not_paired(inputs):
     some = run.scored(0, positions=100)
 
     some.require_paired(run.scored(0, model="longer", positions=100))
-    with pytest.raises(ArtifactError, match="longer/seed0/.* to score the same positions"):
+    with pytest.raises(ArtifactError, match=r"longer/seed0/.* to score the same positions"):
         some.require_paired(run.scored(0, model="longer"))
 
 
