@@ -93,11 +93,15 @@ def write_facts_and_references(text):
 
 
 def write_queries(root, tokens, **names):
-    """Write what an LM scored: every position whose target is no end of a document."""
+    """Write what an LM scored: positions whose target is no end of a document.
+
+    Validation lacks the first of them, so that no array of one split fits the other.
+    """
     model, seed, split = (names[name] for name in ("model", "seed", "split"))
     folder = root / f"queries/{model}/seed{seed}/{CORPUS}/{split}"
     stream = np.load(tokens / f"{split}.npy")
     positions = np.flatnonzero(stream[1:] != END_OF_DOCUMENT).astype(np.int64)
+    positions = positions[split == "validation" :]
     low = {"base": 0.1, "longer": 0.3}[model]
     probs = numpy_generator(int(seed), model, split).uniform(low, 0.6, size=len(positions))
     arrays = {

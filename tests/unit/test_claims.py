@@ -198,6 +198,24 @@ def test_each_model_has_a_verdict_of_its_own_and_one_model_needs_no_name():
     assert found["claim"].iloc[1] == "It is lower. (big)"
 
 
+def test_each_model_is_compared_with_its_own_row():
+    row = {"experiment": "e", "metric": "loss", "unit": "nats", "n": 50}
+    values = {("small", "lm"): 3.0, ("small", "knn"): 2.0, ("big", "lm"): 1.0, ("big", "knn"): 1.5}
+    table = tidy(
+        row | {"model": model, "method": method, "seed": seed, "value": value + 0.01 * seed}
+        for (model, method), value in values.items()
+        for seed in (0, 1)
+    )
+    held_against = Evidence({"losses": table}, {"losses": "training"}, settings={})
+
+    found = evaluate_claims([claim(each="model", minus=LM)], held_against)
+
+    assert dict(zip(found["id"], found["ours"].round(9), strict=True)) == {
+        "lower/small": -1.0,
+        "lower/big": 0.5,
+    }
+
+
 def test_a_claim_is_not_run_without_its_table_and_the_reason_names_it():
     found = only(claim(table="hosted"), run(knn=[1.0]))
 

@@ -21,7 +21,7 @@ from knnlm.lm.model import load_model
 from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.datastore_parts import rows_of_shard
 from knnlm.retrieval.encoder import Encoder
-from knnlm.retrieval.sampling import group_by_range
+from knnlm.retrieval.sampling import Entries, group_by_range
 from knnlm.runtime.artifacts import ArtifactError, read_manifest, verify_checksums
 from knnlm.text.tokens import load_tokens
 
@@ -122,6 +122,21 @@ def test_any_range_of_keys_has_the_same_bytes_in_any_order(inputs, data):
     stop = data.draw(st.integers(start + 1, 99))
 
     np.testing.assert_array_equal(encoder.keys(start, stop), whole[start:stop])
+
+
+def test_a_share_is_drawn_by_its_seed(inputs):
+    stream = load_tokens(inputs["tokens"], "train").tokens[:100]
+    how = {"site": SITE, "stride": 5, "dtype": "float16", "share": 0.5}
+
+    encoder = Encoder(load_model(inputs["model"]), stream, **how, seed=1)
+
+    assert encoder.entries == Entries(99, share=0.5, seed=1)
+
+
+def test_values_of_a_short_last_shard_are_its_own():
+    store = datastore_of(np.zeros((8, 1), np.float16), rows_per_shard=3)
+
+    np.testing.assert_array_equal(store.values(np.arange(8)), np.arange(8))
 
 
 def keys_and_values(store):

@@ -35,6 +35,7 @@ def test_the_mean_that_a_table_has_is_taken_as_it_is():
     found = sample(table).summary
 
     assert (found.value, found.low, found.high, found.n) == (3, 2, 4, 2)
+    assert found.freedom == 1
 
 
 def test_one_seed_has_the_interval_of_its_row():

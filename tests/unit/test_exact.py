@@ -98,26 +98,31 @@ def test_where_rounding_hides_neighbors_behind_others_every_key_is_compared(devi
 
 
 class UnluckyScorer(FaissScorer):
-    """Rough distances are above the true ones by as much as sums of rounded terms may be."""
+    """Rough distances of the nearest are above the true ones by all that rounding may add."""
+
+    def __init__(self, keys, n_unlucky):
+        super().__init__(keys)
+        self.unlucky = np.arange(len(keys)) < n_unlucky
 
     def candidates(self, queries, n, limit):
         columns, exact = nearest_by_definition(queries, self.keys, self.n_keys)
         norms, roundings = np.linalg.norm(self.keys, axis=1), self.keys.shape[1] + 4
         size = (np.linalg.norm(queries, axis=1)[:, None] + norms[columns]) ** 2  # of the terms
-        rough = exact + CONFIDENCE * np.sqrt(roundings) * self.error * size
+        rough = exact + self.unlucky * CONFIDENCE * np.sqrt(roundings) * self.error * size
         order = np.argsort(rough, axis=1)[:, :n]
         found = (np.take_along_axis(array, order, axis=1) for array in (rough, columns))
         return tuple(found)
 
 
-def test_the_largest_rounding_error_hides_no_neighbor():
+@pytest.mark.parametrize("n_unlucky", [45, 5])
+def test_the_largest_rounding_error_hides_no_neighbor(n_unlucky):
     rng = np.random.default_rng(8)
     keys = (rng.uniform(0, 20, (90, 8)) + 30_000).astype(np.float32)
     queries = (rng.uniform(0, 20, (64, 8)) + 30_000).astype(np.float32)
     ids, distances = no_neighbors(len(queries), 5)
 
     for start in (0, 45):
-        add_keys(ids, distances, queries, start, UnluckyScorer(keys[start : start + 45]))
+        add_keys(ids, distances, queries, start, UnluckyScorer(keys[start : start + 45], n_unlucky))
 
     np.testing.assert_array_equal(ids, nearest_by_definition(queries, keys, 5)[0])
 

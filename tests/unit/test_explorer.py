@@ -47,20 +47,17 @@ def write(folder, tokens, **changed):
     return (folder / "explorer.html").read_text()
 
 
-def test_passages_are_neighboring_tokens_of_one_document():
-    positions = np.array([3, 4, 5, 6, 9, 10, 11, 12])
-    documents = np.array([0, 0, 0, 0, 0, 0, 1, 1], np.int32)
+def test_passages_are_neighboring_tokens():
+    positions = np.array([3, 4, 5, 6, 9, 10, 12, 13])
 
-    pieces = cut_passages(positions, documents, tokens=2)
+    pieces = cut_passages(positions, tokens=2)
 
     assert pieces == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
 
 
 def test_a_short_end_is_left_out_unless_nothing_else_is_there():
-    documents = np.zeros(5, np.int32)
-
-    assert cut_passages(np.arange(5), documents, tokens=4) == [slice(0, 4)]
-    assert cut_passages(np.arange(5), documents, tokens=50) == [slice(0, 5)]
+    assert cut_passages(np.arange(5), tokens=4) == [slice(0, 4)]
+    assert cut_passages(np.arange(5), tokens=50) == [slice(0, 5)]
 
 
 def test_each_rule_takes_its_own_passage_and_none_is_taken_twice():

@@ -133,6 +133,11 @@ def test_the_manifest_has_the_settings_that_faiss_used_and_the_recall(inputs, tm
     shared = [len(set(a) & set(b)) / 5 for a, b in zip(exact.ids, approximate.ids, strict=True)]
     assert contents["recall"] == pytest.approx(np.mean(shared), abs=1e-12)
     assert 0 < contents["recall"] < 1
+    find(inputs, tmp_path / "some", engine="ivf_flat", recall_sample=9)
+    some = read_manifest(tmp_path / "some", kind="neighbors")["contents"]["recall"]
+    nine = knnlm.retrieval.search._recall_sample(len(shared), 9, seed=0)
+    of_nine = np.mean([shared[i] for i in nine])
+    assert some == pytest.approx(of_nine) != pytest.approx(np.mean(shared[:9]))
     assert contents["search"] == {
         "engine": "ivf_flat",
         "n_centroids": 20,

@@ -68,6 +68,14 @@ def test_the_order_is_another_in_each_epoch_and_for_each_seed():
         assert np.mean(epochs[i] == epochs[j]) < 0.05
 
 
+def test_the_rows_of_a_single_block_too():
+    first, second = stream(16, seed=0), stream(16, seed=1)
+
+    orders = [first.pairs(0, 16)[1], first.pairs(16, 32)[1], second.pairs(0, 16)[1]]
+
+    assert len({tuple(order) for order in orders}) == 3
+
+
 def test_a_batch_mixes_shards_and_does_not_follow_the_text():
     pairs = stream(8000, per_buffer=100)  # a fifth of the pairs in a buffer
 

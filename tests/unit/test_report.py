@@ -85,7 +85,8 @@ def test_what_is_missing_or_broken_is_named_and_the_rest_is_shown(run):
 @pytest.mark.parametrize(("documents", "named"), [(29, True), (30, False)])
 def test_too_few_documents_for_an_interval_are_named_with_what_to_do(run, documents, named):
     row = {"experiment": "first", "metric": "documents", "value": documents, "n": documents}
-    write_table(run / "tables/first.csv", tidy([row | {"unit": "count"}]))
+    more = row | {"split": "validation", "value": 40}
+    write_table(run / "tables/first.csv", tidy([r | {"unit": "count"} for r in (more, row)]))
 
     page = page_of(run)
 

@@ -49,6 +49,14 @@ def test_another_seed_is_another_subset():
     assert not np.array_equal(first, second)
 
 
+def test_each_block_is_drawn_by_itself(monkeypatch):
+    monkeypatch.setattr(knnlm.retrieval.sampling, "BLOCK", 64)
+
+    first, second = every_position(Entries(128, 0.5)).reshape(2, 32)
+
+    assert not np.array_equal(first, second - 64)
+
+
 def test_a_whole_datastore_has_every_position_where_it_is():
     ids = np.array([[0, 5, -1]])
 

@@ -120,15 +120,23 @@ def test_curves_keep_their_coordinates_and_may_repeat_names_along_them(tmp_path)
 
 
 def test_means_over_seeds_have_a_t_interval_and_count_the_seeds():
-    rows = [ROW | {"seed": seed, "value": value} for seed, value in enumerate([1.0, 2.0, 3.0])]
+    rows = [ROW | {"seed": seed, "value": value} for seed, value in enumerate([1.0, 2.0, 6.0])]
 
     table = means_over_seeds(tidy([*rows, ROW | {"seed": None}, ROW | {"method": "control"}]))
 
     assert table["seed"].tolist() == ["all"]
-    assert table["value"].tolist() == [2.0]
+    assert table["value"].tolist() == [3.0]
     assert table["n"].tolist() == [3]
-    half = 4.302652729911275 / np.sqrt(3)  # t of 97.5 % with 2 degrees of freedom, s = 1
-    np.testing.assert_allclose(table[["ci_low", "ci_high"]], [[2 - half, 2 + half]], rtol=1e-9)
+    half = 4.302652729911275 * np.sqrt(7 / 3)  # t of 97.5 %, 2 degrees of freedom, s * s = 7
+    np.testing.assert_allclose(table[["ci_low", "ci_high"]], [[3 - half, 3 + half]], rtol=1e-9)
+
+
+def test_means_over_seeds_keep_the_splits_apart():
+    rows = [ROW | {"split": split, "seed": seed} for split in ("a", "b") for seed in (0, 1)]
+
+    table = means_over_seeds(tidy(row | {"value": i} for i, row in enumerate(rows)))
+
+    assert dict(zip(table["split"], table["value"], strict=True)) == {"a": 0.5, "b": 2.5}
 
 
 def test_one_seed_has_no_row_over_seeds():

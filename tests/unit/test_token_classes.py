@@ -94,6 +94,12 @@ def test_words_are_counted_without_the_punctuation_around_them(tmp_path):
     assert core("...") == "..."
 
 
+def test_a_word_has_the_count_of_its_core():
+    masks = word_masks(["(Ada,", "Ada"], Counter({"Ada": 2}))
+
+    assert masks["train count: 1-2"].tolist() == [True, True]
+
+
 def test_shapes_part_the_tokens_and_counts_part_the_tokens_of_words():
     words = words_of_tokens(TEXT, STARTS, STOPS).words
 

@@ -50,6 +50,8 @@ def test_axes_are_those_of_the_grid(scored):
     np.testing.assert_allclose(tuning.lmbdas, [0.1, 0.3, 0.5, 0.7, 0.9], rtol=1e-12)
     assert tuning.distance == mean_distance(scored[0])
     assert tuning.nll.shape == (3, 3, 5)
+    few = tune(*scored, grid=GRID | {"k": [1, 4]})
+    assert few.distance == tuning.distance  # of all that were stored
 
 
 def test_the_point_is_the_best_of_all_points_scored_one_by_one(scored):

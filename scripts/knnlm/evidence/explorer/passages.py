@@ -16,21 +16,19 @@ RARE = 10  # occurrences in train
 SHORTEST = 0.5  # of the length of a passage; what is left of a document may be shorter
 
 
-def cut_passages(
-    positions: NDArray[np.int64], documents: NDArray[np.int32], *, tokens: int
-) -> list[slice]:
-    """Cut the queries into runs of neighboring tokens of one document.
+def cut_passages(positions: NDArray[np.int64], *, tokens: int) -> list[slice]:
+    """Cut the queries into runs of neighboring tokens.
+
+    A run lies in one document: the token that begins a document is no target of a query.
 
     Args:
         positions: (n,) of the queries in their split, ascending.
-        documents: (n,) the document of each.
         tokens: of a passage, at most.
 
     Returns:
         Slices of the queries. Shorter ends of a run are left out, unless nothing else is there.
     """
-    breaks = (np.diff(positions) != 1) | (np.diff(documents) != 0)
-    edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(positions)]
+    edges = [0, *(np.flatnonzero(np.diff(positions) != 1) + 1).tolist(), len(positions)]
     pieces = [
         slice(start, min(start + tokens, stop))
         for first, stop in itertools.pairwise(edges)

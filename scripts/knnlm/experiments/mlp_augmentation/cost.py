@@ -209,8 +209,8 @@ def _flops_rows(
 
 
 def parameter_bytes(module: nn.Module) -> int:
-    """Return the bytes of the parameters of a module that require a gradient."""
-    return sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    """Return the bytes of the parameters of a module."""
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def _row(

@@ -116,7 +116,7 @@ def explore(inputs: ExplorerInputs, tuned: Tuned, *, settings: Mapping[str, int]
     change = _change(read)
     rare = _rare(read, count_words(inputs.text / "train.txt"))
     scored = read.queries
-    pieces = cut_passages(scored.positions, scored.documents, tokens=settings["passage_tokens"])
+    pieces = cut_passages(scored.positions, tokens=settings["passage_tokens"])
     return {
         "seed": int(tuned.names["seed"]),
         "index": tuned.names["index"],

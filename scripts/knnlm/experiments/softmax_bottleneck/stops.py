@@ -65,7 +65,6 @@ class Watch:
         self.updates[going] = updates
         seen = kl.mean().expand_as(kl) if self._stop.whose == "mean" else kl
         if self._stop.tolerance is not None:
-            fall = self._last - seen  # at the start it is infinite
-            small = (fall >= 0) & (fall < self._stop.tolerance)
+            small = self._last - seen < self._stop.tolerance  # at the start it is infinite
             self.stopped |= small & (seen <= self._lowest)
         self._last, self._lowest = seen, torch.minimum(self._lowest, seen)

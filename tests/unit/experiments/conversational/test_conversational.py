@@ -1,8 +1,10 @@
 """Macondo-Conv on tiny models: the fine-tuning, interruptions, the tables, the figure."""
 
+import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from folder_checks import check_folders_are_known_by_their_manifests
@@ -16,7 +18,13 @@ from knnlm.evidence.tables import select
 from knnlm.experiments.conversational import finetuning
 from knnlm.experiments.conversational.figure import draw
 from knnlm.experiments.conversational.finetuning import finetune_conversational
-from knnlm.experiments.conversational.table import KIND, FineTunedChat, evaluate
+from knnlm.experiments.conversational.table import (
+    KIND,
+    FineTunedChat,
+    _curves,
+    _references,
+    evaluate,
+)
 from knnlm.experiments.shared.chat_names import LOSS, METHODS, NAME
 from knnlm.experiments.shared.fine_tuning import FineTuning
 from knnlm.runtime.artifacts import ArtifactError, verify_checksums
@@ -159,10 +167,35 @@ def test_training_on_a_split_makes_its_answers_likelier(runs):
     assert set(reference) == {"answer_test", "name_test", "tokens_test"}
 
 
+def test_the_reference_learns_the_questions_of_test(towns, tmp_path, monkeypatch):
+    lengths = []
+
+    class Watched(finetuning.Training):
+        def __init__(self, model, texts, *arguments, **named):
+            lengths.append(texts.lengths.mean())
+            super().__init__(model, texts, *arguments, **named)
+
+    monkeypatch.setattr(finetuning, "Training", Watched)
+    finetune(tmp_path / "seed0", towns[0], towns[0].parent, epochs=1)
+
+    over_specified, bare = lengths
+    assert bare < over_specified
+
+
+def test_another_seed_is_another_model(towns, runs, tmp_path):
+    other = finetune(tmp_path / "seed1", towns[0], towns[0].parent, epochs=1)
+
+    first, second = (
+        load_file(run / "train/epochs/0000.safetensors")["name_test"] for run in (runs[0], other)
+    )
+    assert not np.array_equal(first, second)
+
+
 def test_added_names_are_one_token_of_an_answer_of_three(runs):
     scores = load_file(runs[0] / "train" / "epochs" / "0000.safetensors")
 
     assert set(scores["tokens_test"]) == {3.0}
+    assert (scores["answer_test"] < 2 * scores["name_test"]).all()  # of two more tokens
     facts = json.loads((runs[0] / "facts.json").read_text())
     assert facts["names_added"] == 12
     assert facts["own_template"] == 0
@@ -246,6 +279,21 @@ def test_a_perfect_model_pays_for_the_name_alone(tables):
     assert value(table, **names, metric=NAME) == pytest.approx(np.log(1 / 2))
     assert value(table, **names, metric=LOSS) == pytest.approx(np.log(2) / 3)
     assert value(table, method="chance", seed="0") == pytest.approx(np.log(1 / 12))
+
+
+def test_long_answers_weigh_more_than_short_ones():
+    scores = {"answer_test": np.array([-1.0, -5.0]), "tokens_test": np.array([2.0, 4.0])}
+    scores |= {"name_test": np.array([-1.0, -2.0])}
+    epochs = {"train": [], "test": [scores]}
+    examples = pd.DataFrame({"n_children": [1, 4]})
+    chat = FineTunedChat({"seed": 0}, examples, facts={}, epochs=epochs)
+    untrained = dataclasses.replace(chat, epochs={"train": [scores]})
+
+    (loss,) = (row["value"] for row in _curves({}, [chat]) if row["metric"] == LOSS)
+    theory = next(row["value"] for row in _references(untrained) if row["metric"] == LOSS)
+
+    assert loss == pytest.approx(6 / 6)
+    assert theory == pytest.approx(np.log(4) / 6)
 
 
 def test_the_reference_is_compared_within_each_seed(runs, tables):

@@ -15,8 +15,10 @@ from knnlm.lm.anatomy import capture
 from knnlm.lm.architecture import FFN_INPUT_BEFORE
 from knnlm.lm.model import create_model, load_model, save_model
 from knnlm.lm.pretraining import next_token_loss
+from knnlm.lm.windows import ShuffledWindows
 from knnlm.runtime.artifacts import ArtifactError, identity, read_manifest, write_manifest
 from knnlm.runtime.making import Target
+from knnlm.text.tokens import load_tokens
 
 SETTINGS = {
     "batch_size": 16,
@@ -48,8 +50,8 @@ def network():
     return create_model(lm_artifacts.MODEL, vocabulary_size=lm_artifacts.VOCABULARY, seed=0)
 
 
-def run(folders, output, continuation="last_layers", updates=10, fingerprint="f" * 64, **changes):
-    target = Target(output, fingerprint, {"control": continuation, "seed": "0"})
+def run(folders, output, continuation="last_layers", updates=10, *, seed=0, **changes):
+    target = Target(output, "f" * 64, {"control": continuation, "seed": str(seed)})
     continue_training(target, **folders, updates=updates, settings=SETTINGS | changes)
     return load_model(output)
 
@@ -139,6 +141,25 @@ def bytes_of(folder: Path):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def test_another_seed_is_another_order_and_other_dropout(folders, tmp_path, monkeypatch):
+    read, real = [], module.read
+    monkeypatch.setattr(module, "read", lambda *a: read.append(np.array(a[1])) or real(*a))
+    for seed in (0, 1):
+        run(folders, tmp_path / f"order {seed}", "whole_model", updates=3, seed=seed)
+    assert not np.array_equal(read[:3], read[3:])
+
+    def one_order(n_tokens, *, context, seed):
+        return ShuffledWindows(n_tokens, context=context, seed=0)
+
+    monkeypatch.setattr(module, "ShuffledWindows", one_order)
+    models = [
+        run(folders, tmp_path / f"dropout {seed}", "whole_model", updates=3, seed=seed)
+        for seed in (0, 1)
+    ]
+    weights = [model.state_dict()["lm_head.weight"] for model in models]
+    assert not torch.equal(*weights)
+
+
 def test_the_artifact_is_a_model_of_the_same_tokens(folders, tmp_path):
     run(folders, tmp_path / "out")
 
@@ -148,9 +169,16 @@ def test_the_artifact_is_a_model_of_the_same_tokens(folders, tmp_path):
     assert manifest["contents"] == {"updates": 10, "tokens": 160}
 
 
-def test_both_continuations_read_the_same_text(folders, tmp_path, monkeypatch):
+def test_both_continuations_read_the_same_text_which_is_train(folders, tmp_path, monkeypatch):
     seen, real = [], module.read
-    monkeypatch.setattr(module, "read", lambda *a: seen.append(np.array(a[1])) or real(*a))
+    train = load_tokens(folders["tokens"], "train").tokens
+
+    def watched(tokens, starts, length):
+        np.testing.assert_array_equal(tokens, train)
+        seen.append(np.array(starts))
+        return real(tokens, starts, length)
+
+    monkeypatch.setattr(module, "read", watched)
 
     run(folders, tmp_path / "a", "last_layers", updates=5)
     run(folders, tmp_path / "b", "whole_model", updates=5)

@@ -5,6 +5,7 @@ import shutil
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 from lm_artifacts import MODEL, VOCABULARY
 from retrieval_artifacts import (
@@ -17,7 +18,7 @@ from retrieval_artifacts import (
 from scored_run_artifacts import called, write_point
 
 from knnlm.evidence.plotting import look, save_figure
-from knnlm.evidence.tables import read_table, select, tidy, write_table
+from knnlm.evidence.tables import means_over_seeds, read_table, select, tidy, write_table
 from knnlm.experiments.mlp_augmentation import table as mlp_augmentation_table
 from knnlm.experiments.mlp_augmentation.controls import equal_flops_updates, train_control
 from knnlm.experiments.mlp_augmentation.cost import flops_of_search, storage_of
@@ -32,6 +33,8 @@ from knnlm.lm.model import create_model
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.retrieval.mlp_replacement import HEADS, replacement_log_probs
+from knnlm.retrieval.neighbors import load_neighbors
+from knnlm.retrieval.tuning import Point, nll_at
 from knnlm.runtime.artifacts import MANIFEST, ArtifactError, read_manifest
 from knnlm.runtime.making import Target
 
@@ -77,6 +80,7 @@ SETTINGS = {
     "indexes": INDEXES,
     "mlp_augmentation": {"heads": list(HEADS), "controls": list(CONTROLS), "training": TRAINING},
 }
+POINTS = {"exact": Point(4, 2.0, 0.3), "ivf_flat": Point(3, 1.0, 0.5)}
 SEED_0 = {"seed": "0"}
 STORE = {"datastore": "base", **SEED_0}
 
@@ -92,7 +96,8 @@ def macondo_table(seeds=(0, 1), lm=(5.0, 5.0), mlp=(4.0, 3.0)):
         for method, value in {"lm": theirs, "mlp_lm/random": ours}.items()
     ]
     foreign = rows[0] | {"metric": "child_log_likelihood", "unit": "nats"}
-    return tidy([*rows, foreign])
+    table = tidy([*rows, foreign, rows[0] | {"split": "validation"}])
+    return pd.concat([table, means_over_seeds(table)], ignore_index=True)
 
 
 def queries_of(root, name, split):
@@ -141,7 +146,7 @@ def folders(tmp_path_factory):
         )
         place = {"index": name, "corpus": "small", **STORE}
         called(found, split="test", **place)
-        write_point(root / f"tuned/base/seed0/{name}/small.json", (4, 2.0, 0.3), **place)
+        write_point(root / f"tuned/base/seed0/{name}/small.json", POINTS[name], **place)
     write_table(root / "overspecification.csv", macondo_table())
     return root
 
@@ -193,6 +198,19 @@ def test_the_mlp_is_mixed_with_the_weight_that_validation_chose(folders, table, 
     for way, log_probs in {"interpolated": mixed, "alone": mlp["test"]}.items():
         found = value(table, "mlp", f"{head}/{way}", "perplexity_per_token")
         assert found == pytest.approx(np.exp(-log_probs.mean()))
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_each_index_has_its_own_neighbors_and_its_own_point(folders, table, index):
+    queries = load_queries(queries_of(folders, "base", "test"))
+    found = load_neighbors(folders / f"neighbors/base/seed0/{index}/small/test")
+
+    nll = nll_at(
+        POINTS[index], found.distances, found.values, queries.targets, queries.lm_log_probs
+    )
+
+    level = value(table, "knn_lm", f"{index}/tuned", "perplexity_per_token")
+    assert level == pytest.approx(np.exp(nll.mean()))
 
 
 def test_the_weight_is_validation_s_where_test_would_choose_another(folders, monkeypatch):
@@ -300,6 +318,15 @@ def test_a_control_reads_as_many_tokens_or_costs_as_many_flops(folders, table):
     spent = value(table, "whole_model", "", "training_flops")
     one = spent / whole["updates"]
     assert abs(spent - value(table, "mlp", "lm_head_trained", "training_flops")) <= one / 2
+
+
+def test_last_layers_cost_their_products_and_the_reading_of_those_below(table):
+    last, length = D * VOCABULARY + 2 * D * MODEL["ffn_width"], MODEL["context"]
+    below = 4 * D * D + 2 * D * MODEL["ffn_width"] + 4 * D * D + 2 * 2 * length * D
+
+    assert value(table, "last_layers", "", "flops_per_query_added") == 2 * last
+    trained = select(table, method="last_layers", metric="training_flops")
+    assert trained["value"].item() == trained["n"].item() * (6 * last + 2 * below)
 
 
 def test_equal_flops_are_those_of_matrix_products():

@@ -13,6 +13,7 @@ from scipy import stats
 
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, write_table
+from knnlm.experiments.mlp_hurdle import training
 from knnlm.experiments.mlp_hurdle.figure import draw
 from knnlm.experiments.mlp_hurdle.names import (
     FULL,
@@ -24,7 +25,7 @@ from knnlm.experiments.mlp_hurdle.names import (
     WITHOUT_LAST,
     WITHOUT_MIDDLE,
 )
-from knnlm.experiments.mlp_hurdle.table import evaluate
+from knnlm.experiments.mlp_hurdle.table import Curves, evaluate
 from knnlm.experiments.mlp_hurdle.tasks import (
     answer_log_probs,
     macondo_task,
@@ -107,6 +108,53 @@ def run(task, output, *, seed=0):
 def whole(town, tokenizer, tmp_path_factory):
     """Curves of a training that nothing interrupted."""
     return run(on_macondo(town, tokenizer), tmp_path_factory.mktemp("whole") / "seed0")
+
+
+def test_text_is_read_in_windows_of_train_none_of_them_twice(tmp_path):
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    tokens = write_tokens(tmp_path / "tokens", tokenizer)
+    task = text_task(tokens, tokenizer, settings={"batch_size": 2}, context=8, seed=0)
+
+    windows = [tuple(row) for n in range(6) for row in task.batch_at(n).tolist()]
+
+    train = np.load(tokens / "train.npy").tolist()
+    assert {*windows} <= {tuple(train[i : i + 9]) for i in range(len(train))}
+    assert len({*windows}) == 12
+
+
+def test_dropout_is_that_of_the_seed(town, tokenizer, tmp_path, monkeypatch):
+    seeds = []
+
+    def stop(module, recipe, **named):
+        seeds.append(recipe.seed)
+        raise InterruptedError
+
+    monkeypatch.setattr(training, "train", stop)
+    with pytest.raises(InterruptedError):
+        run(on_macondo(town, tokenizer), tmp_path / "seed3", seed=3)
+
+    assert seeds == [3]
+
+
+def test_early_is_the_first_half_of_the_updates_and_no_part_has_the_point_before_them():
+    steps = np.arange(5)
+    curves = Curves(
+        names={},
+        metric=LIKELIHOOD,
+        seeds=[0],
+        steps=steps,
+        values={variant: steps[None].astype(float) for variant in VARIANTS},
+        counts=np.full(5, 7),
+        parameters={},
+    )
+
+    found = {
+        row["setting"]: (row["value"], row["n"])
+        for row in curves.summary()
+        if (row["method"], row["metric"]) == (FULL, LIKELIHOOD)
+    }
+
+    assert found == {"early": (1.5, 7), "whole": (2.5, 7), "end": (4.0, 7)}
 
 
 def test_variants_leave_out_the_last_or_a_middle_mlp():

@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForC
 
 from knnlm.evidence.intervals import student_interval
 from knnlm.evidence.plotting import look, save_figure
-from knnlm.evidence.tables import read_table, select, write_table
+from knnlm.evidence.tables import read_table, select, tidy, write_table
 from knnlm.experiments.overspecification import finetuning
 from knnlm.experiments.overspecification.figure import draw
 from knnlm.experiments.overspecification.finetuning import evaluation_points, finetune_macondo
@@ -291,6 +291,25 @@ def test_the_best_point_is_that_of_validation_where_test_would_choose_another(
     assert set(load_file(output / "best.safetensors")["lm_test"]) == {-3.0}
 
 
+def test_a_fine_tuning_reads_the_sentences_of_train(towns, checkpoint, tmp_path, monkeypatch):
+    tokenized, found = finetuning._tokenized, {}
+
+    def watched(*arguments):
+        found["splits"] = tokenized(*arguments)
+        return found["splits"]
+
+    def stop(model, texts, *arguments, **named):
+        found["texts"] = texts
+        raise InterruptedError
+
+    monkeypatch.setattr(finetuning, "_tokenized", watched)
+    monkeypatch.setattr(finetuning, "Training", stop)
+    with pytest.raises(InterruptedError):
+        finetune(tmp_path / "own" / "seed0", towns[0], checkpoint)
+
+    assert found["texts"] is found["splits"]["train"]
+
+
 def test_names_that_join_the_vocabulary_are_counted(runs):
     contents = read_manifest(runs["fine_tuned"][0], kind="macondo_fine_tuning")["contents"]
 
@@ -544,8 +563,11 @@ def test_only_the_oracle_is_chosen_on_test(runs):
         end[f"knn_{split}"] = end[f"lm_{split}"][:, None] + knn
         end[f"mlp_lm/random_{split}"] = end[f"lm_{split}"] + mlp
 
-    rows = dataclasses.replace(run, kept={**run.kept, "end": end}).rows()
+    rows = [*dataclasses.replace(run, kept={**run.kept, "end": end}).rows()]
 
+    fixed = select(tidy(r | {"experiment": "e"} for r in rows), setting="end/all", split="test")
+    gain = select(fixed, method="knn_lm", metric="child_log_likelihood_vs_lm")["value"].item()
+    assert gain == pytest.approx(mixed_gain(SETTINGS["lmbda"], -1))
     chosen = {
         (row["setting"].removeprefix("end/all/"), row["method"], row["metric"]): row["value"]
         for row in rows

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scored_run_artifacts import BASELINE, SETTINGS, K, write_neighbors, write_r
 
 from knnlm.experiments.knn_perplexity.table import evaluate
 from knnlm.experiments.shared.scored_run import ScoredRun
+from knnlm.retrieval.sampling import Entries
 from knnlm.runtime.artifacts import ArtifactError, read_manifest, write_manifest
 
 SEARCHED = {"model": "base", "queries": 90}
@@ -99,11 +101,31 @@ def test_evenly_spaced_positions_have_their_own_neighbors_and_differences(inputs
     assert {row["n"] for row in rows if "per_token" in row["metric"]} == {100}
 
 
+def test_a_share_of_the_positions_has_fewer_entries(inputs, tmp_path):
+    run = run_of(inputs)
+    retrieved = run.retrieved(run.scored(0))
+    contents = retrieved.searched | {"entries": Entries(479, share=0.25).described()}
+    write_manifest(tmp_path, kind="neighbors", settings={}, made_from={}, contents=contents)
+
+    assert retrieved.n_entries == 479
+    assert replace(retrieved, folder=tmp_path).n_entries == 120
+
+
+def test_other_places_of_the_same_text_are_not_paired(inputs):
+    run = run_of(inputs)
+    some = run.scored(0, positions=100)
+
+    some.require_paired(run.scored(0, model="longer", positions=100))
+    with pytest.raises(ArtifactError, match=r"longer/seed0/.* to score the same positions"):
+        some.require_paired(run.scored(0, model="longer"))
+
+
 def test_positions_that_were_not_searched_are_an_error(tmp_path):
     inputs = write_run(tmp_path, seeds=(0,), searched=90)
     run = ScoredRun.of("an_experiment", inputs, SETTINGS | {"datastores": {"base": SEARCHED}})
 
     assert len(run.retrieved(run.scored(0, searched_in=["base"])).nll) == 90
+    assert len(run.retrieved(run.scored(0, searched_in=["base"], positions=45)).nll) == 45
     with pytest.raises(ArtifactError, match=r"expected .* to have neighbors of 440 positions"):
         run.retrieved(run.scored(0)).found  # noqa: B018
 

@@ -117,6 +117,16 @@ def test_at_lmbda_0_the_mixture_is_the_lm_itself():
     assert torch.equal(mixture.log_probs(slice(None)), expected)
 
 
+def test_an_unused_place_takes_nothing_from_token_0():
+    values = torch.tensor([[0, 1, 0]])
+    probabilities = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64)
+    mixture = Mixture(torch.ones(1, 1), torch.zeros(4, 1), values, probabilities, 0.5)
+
+    p = mixture.log_probs(slice(None)).exp()
+
+    close(p, torch.tensor([[0.375, 0.375, 0.125, 0.125]], dtype=torch.float64), atol=1e-12)
+
+
 def test_a_neighbor_that_the_lm_rules_out_keeps_its_probability():
     head = torch.tensor([[0.0], [-2000.0]])  # exp(-2000) is 0 in float64
     mixture = Mixture(

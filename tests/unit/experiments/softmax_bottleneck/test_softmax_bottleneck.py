@@ -299,15 +299,17 @@ def test_every_target_start_direction_and_optimizer_is_walked_and_long_where_non
 
 
 @pytest.mark.parametrize("target", POINTS)
-def test_the_kls_of_a_walk_are_those_to_its_own_target(folders, problem, target):
+def test_the_kls_of_a_walk_are_those_of_its_own_start_to_its_own_target(folders, problem, target):
     mixture = load_problem(inputs_of(folders), POINTS[target], positions=POSITIONS).mixture
-    f, z = problem.map_of("f"), problem.starts("f")["from_lm"]
-    at_lm = score(f, z, mixture, problem.targets, tile=POSITIONS)
+    at = {
+        start: score(problem.map_of("f"), z, mixture, problem.targets, tile=POSITIONS)
+        for start, z in problem.starts("f").items()
+    }
 
     for walk, found in read_walks(folders / "projections/seed0/f", problem.places).items():
-        if walk.target == target and walk.start == "from_lm":
-            np.testing.assert_allclose(found["start_kl_p_f"], at_lm.kl_p_f, atol=1e-9)
-            np.testing.assert_allclose(found["start_kl_f_p"], at_lm.kl_f_p, atol=1e-9)
+        if walk.target == target:
+            np.testing.assert_allclose(found["start_kl_p_f"], at[walk.start].kl_p_f, atol=1e-9)
+            np.testing.assert_allclose(found["start_kl_f_p"], at[walk.start].kl_f_p, atol=1e-9)
 
 
 # What is said of it
@@ -452,6 +454,24 @@ def test_differences_between_walks_are_paired_position_by_position(folders, tabl
     check("f_g", "from_lm", "p||f", small, "f_from_key", ("f", "from_key", "p||f", small))
     check("f", "from_key", "f||p", large, "p||f", ("f", "from_key", "p||f", large))
     check("f", "from_key", "f||p", large, "tight", ("f", "from_key", "f||p", "large_lr/tight"))
+
+
+def test_an_end_is_held_against_the_knn_lm_and_the_optimum_of_its_own_target(
+    folders, table, problem
+):
+    optima = read_optima(folders / "projections/seed0/optima", problem.places)
+    perplexities = select(table, method="knn_lm", metric="perplexity_per_token")
+    knn = dict(zip(perplexities["setting"], np.log(perplexities["value"]), strict=True))
+
+    for walk, found in read_walks(folders / "projections/seed0/f", problem.places).items():
+        for stop in walk.stops:
+            rows = select(table, method="f", setting="/".join([*walk[:4], stop.name]))
+            values = rows.set_index("metric")["value"]
+            nll, kl = (found[f"at_{stop.name}_{name}"] for name in ("nll", "kl_p_f"))
+            above = (kl - optima[Unit(walk.target, "own")]["kl_p_f"]).mean()
+            gain = nll.mean() - knn[walk.target]
+            assert values["nats_per_token_vs_knn_lm"] == pytest.approx(gain)
+            assert values["kl_p_f_above_optimum"] == pytest.approx(above, abs=1e-9)
 
 
 def test_each_claim_has_a_verdict_for_each_reading_that_the_text_allows(table):
