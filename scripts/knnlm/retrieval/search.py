@@ -18,7 +18,14 @@ from knnlm.retrieval.engines.exact import check_search, search_exact, squared_di
 from knnlm.retrieval.engines.inverted_file import open_index, search_index, search_parameters
 from knnlm.retrieval.engines.nearest import no_neighbors
 from knnlm.retrieval.engines.settings import INVERTED_FILES, check_engine
-from knnlm.retrieval.neighbors import RECALL, ROUGH, blocks_of, write_block, write_recall
+from knnlm.retrieval.neighbors import (
+    RECALL,
+    ROUGH,
+    blocks_of,
+    by_distance,
+    write_block,
+    write_recall,
+)
 from knnlm.retrieval.parts import Part
 from knnlm.retrieval.queries import searched_queries
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
@@ -112,21 +119,20 @@ class _Engine:
     def __call__(self, queries: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return the arrays of a block of neighbors that this engine finds.
 
-        An engine that computes distances again chooses neighbors by rough ones. They are kept
-        where parts are merged, so that the number of parts changes no neighbor.
+        An engine that computes distances again chooses neighbors by rough ones. They are kept,
+        also so that the number of parts changes no neighbor.
         """
         store, rough = self.datastore, {}
         if self.index is None:
             ids, distances = self.exact(queries)
         else:
-            again, alone = self.settings["rescore"], len(store.rows) == store.n_entries
             probes = {"k": self.k, "n_probes": self.settings["n_probes"]}
-            found = search_index(queries, self.index, store, rescore=again and alone, **probes)
-            ids, distances = found
-            if again and not alone:
+            ids, distances = search_index(queries, self.index, store, **probes)
+            if self.settings["rescore"]:
                 rough = {ROUGH: distances}
                 distances = squared_distances(queries, store, ids)
-        return {"ids": ids, "distances": distances, "values": store.values(ids), **rough}
+        found = {"ids": ids, "distances": distances, "values": store.values(ids), **rough}
+        return by_distance(found)
 
     def settings_in_use(self) -> dict[str, Any]:
         """Return the settings of the search, read back from faiss."""

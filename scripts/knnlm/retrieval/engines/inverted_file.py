@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnlm.retrieval.datastore import Datastore, open_datastore, shard_name
-from knnlm.retrieval.engines.exact import check_search, squared_distances
+from knnlm.retrieval.engines.exact import check_search
 from knnlm.retrieval.engines.nearest import no_neighbors, sort_neighbors
 from knnlm.retrieval.engines.settings import CODE_BITS, TRAINED, check_index
 from knnlm.retrieval.parts import Part
@@ -218,9 +218,8 @@ def search_index(
     *,
     k: int,
     n_probes: int,
-    rescore: bool,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the ids and squared distances of up to k neighbors of each query.
+    """Return the ids and squared distances, those of the codes, of up to k neighbors of each query.
 
     Args:
         queries: (n_queries, dim), finite.
@@ -228,8 +227,6 @@ def search_index(
         datastore: the one that the index was built from.
         k: number of neighbors, at most the number of entries.
         n_probes: clusters that are read for a query.
-        rescore: whether distances are computed again from full keys; the neighbors stay the
-            same, their order may change.
 
     Returns:
         ids (n_queries, k) and squared L2 distances (n_queries, k), ascending, equal ones by
@@ -251,9 +248,6 @@ def search_index(
         tied = (found_ids[:, -1] >= 0) & (found[:, -1] <= distances[open_ones, -1])
         open_ones = open_ones[tied & (wanted < index.ntotal)]
         wanted *= 2  # equal distances at the last place: ask for more, the smaller ids count
-    if rescore:
-        distances = squared_distances(queries, datastore, ids)
-        ids, distances = sort_neighbors(ids, distances, k=k)
     return ids, distances
 
 
