@@ -34,7 +34,7 @@ from ratio_table import Row, print_table
 from knnlm.lm.scoring import load_queries, score_queries
 from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.datastore_parts import build_datastore_part
-from knnlm.retrieval.engines.exact import search_exact, squared_distances
+from knnlm.retrieval.engines.exact import full_distances, search_exact
 from knnlm.retrieval.engines.inverted_file import (
     encode_index_part,
     open_index,
@@ -255,7 +255,7 @@ def curve(made: Prepared, folder: Path) -> list[Row]:
             start = time.perf_counter()
             ids, _ = search_index(queries, index, store, k=K, n_probes=n_probes)
             if settings["rescore"]:
-                squared_distances(queries, store, ids)
+                full_distances(queries, store, ids)
             took = time.perf_counter() - start
             lists = f"{n_probes} of {settings['n_centroids']} lists"
             what = f"{name}, {lists}, recall {recall(ids, exact):.3f}: queries/s, exact"

@@ -12,7 +12,7 @@ from retrieval_artifacts import (
 
 import knnlm.retrieval.engines.inverted_file
 from knnlm.retrieval.datastore import open_datastore
-from knnlm.retrieval.engines.exact import search_exact, squared_distances
+from knnlm.retrieval.engines.exact import full_distances, search_exact
 from knnlm.retrieval.engines.inverted_file import open_index, search_index
 from knnlm.retrieval.engines.settings import ENGINES, check_index
 from knnlm.retrieval.parts import Part
@@ -83,7 +83,7 @@ def test_missing_neighbors_stay_missing_when_distances_are_computed_again(built,
     ids, distances = search(built(IVF_FLAT), store, queries, k=N_KEYS, n_probes=1)
 
     assert (ids == -1).any()
-    again = squared_distances(queries, store, ids)
+    again = full_distances(queries, store, ids)
     for some in (distances, again):
         np.testing.assert_array_equal(some == np.inf, ids == -1)
     np.testing.assert_array_equal(store.values(ids) == -1, ids == -1)
@@ -223,10 +223,10 @@ def test_settings_that_do_not_fit_are_refused_with_the_reason(change, message):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_inner_products_are_refused_by_every_engine(engine, store, tmp_path):
-    index = {**IVFPQ, "engine": engine, "metric": "ip"}
+def test_a_metric_that_there_is_not_is_refused_by_every_engine(engine, store, tmp_path):
+    index = {**IVFPQ, "engine": engine, "metric": "cosine"}
 
-    with pytest.raises(ValueError, match=f"the engine {engine} supports the metric l2, got ip"):
+    with pytest.raises(ValueError, match=f"the engine {engine} supports .* l2, ip, got cosine"):
         make_index(tmp_path / "index", datastore=store.folder, index=index)
 
 

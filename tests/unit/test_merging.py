@@ -134,6 +134,7 @@ def write_part(folder, number, *, first, n_queries=50, k=4, block_queries=8, n_p
         contents={
             "n_queries": n_queries,
             "of_queries": n_queries,
+            "search": {"engine": "exact", "metric": "l2"},
             "entries": Entries(n_parts * 10**9).described(),
             "block_queries": block_queries,
             "k": k,

@@ -167,6 +167,7 @@ def test_the_manifest_has_the_settings_that_faiss_used_and_the_recall(inputs, tm
     assert 0 < contents["recall"] < 1
     assert contents["search"] == {
         "engine": "ivf_flat",
+        "metric": "l2",
         "n_centroids": 20,
         "n_probes": 2,
         "rescore": True,
@@ -174,7 +175,7 @@ def test_the_manifest_has_the_settings_that_faiss_used_and_the_recall(inputs, tm
     assert contents["n_queries"] == contents["recall_queries"] == len(exact.ids)
     exact_contents = read_manifest(tmp_path / "exact", kind="neighbors")["contents"]
     assert exact_contents["recall"] == 1.0
-    assert exact_contents["search"] == {"engine": "exact"}
+    assert exact_contents["search"] == {"engine": "exact", "metric": "l2"}
 
 
 @pytest.mark.parametrize(("engine", "device"), [("exact", "cpu:0"), ("ivf_flat", "cpu")])

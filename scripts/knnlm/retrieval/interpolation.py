@@ -22,10 +22,12 @@ def mean_distance(distances: NDArray[np.float32]) -> float:
 
     It is the mean over queries of the mean over the found neighbors of a query. Temperatures
     depend on width and key site by factors of 30; relative to this mean they do not. Take it
-    from the validation split and use the same number on the test split.
+    from the validation split and use the same number on the test split. Of inner products it is
+    the mean spread, the largest of a query less their mean, since `Neighbors` has how far each
+    lies below the largest.
 
     Args:
-        distances: (n_queries, k), squared L2; +inf where a neighbor is missing.
+        distances: (n_queries, k), of `Neighbors`; +inf where a neighbor is missing.
 
     Raises:
         ValueError: if no query has a neighbor.

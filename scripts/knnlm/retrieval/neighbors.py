@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnlm.retrieval.engines.nearest import sort_neighbors
+from knnlm.retrieval.engines.nearest import below_largest, sort_neighbors
 from knnlm.retrieval.parts import identities_of, link_files, read_parts
 from knnlm.retrieval.sampling import Entries, entries_of, evenly_spaced
 from knnlm.runtime.artifacts import (
@@ -40,7 +40,8 @@ class Neighbors:
 
     Attributes:
         ids: (n, k) int64, entries of the datastore; -1 where missing.
-        distances: (n, k) float32, squared L2, ascending; +inf where missing.
+        distances: (n, k) float32, ascending, at least 0; +inf where missing. Squared L2; of inner
+            products how far each lies below the largest of its query, see `below_largest`.
         values: (n, k) int32, the token that followed each neighbor; -1 where missing.
         places: (n,) int64, which of the queries were searched, ascending; mostly all.
         entries: `entries.positions(ids)` are the positions in the train stream of the datastore.
@@ -184,8 +185,12 @@ def load_neighbors(folder: Path, *, rough: bool = False) -> Neighbors:
             f"expected {folder} to have distances by codes beside the full ones, got those of the "
             f"engine {contents['search']['engine']} alone; search by an index with rescore: true"
         )
+    arrays = read_blocks(folder, rough=rough, **{name: contents[name] for name in SHAPE})
+    if contents["search"].get("metric") == "ip":
+        compared = {"distances", ROUGH} & arrays.keys()
+        arrays |= {name: below_largest(arrays[name]) for name in compared}
     return Neighbors(
-        **read_blocks(folder, rough=rough, **{name: contents[name] for name in SHAPE}),
+        **arrays,
         places=evenly_spaced(contents["of_queries"], contents["n_queries"]),
         entries=entries_of(contents),
     )

@@ -25,6 +25,11 @@ from knnlm.runtime.artifacts import (
 from knnlm.runtime.seeds import numpy_generator
 
 KNN_LM = "knn_lm"  # the method's name in tables
+# Of temperatures, by metric: absolute and relative. The spread is the largest less the mean.
+UNITS = {
+    "l2": ("squared distance", "mean squared distance"),
+    "ip": ("inner product", "mean spread"),
+}
 
 
 @dataclass(frozen=True)
@@ -176,12 +181,13 @@ class Retrieved:
     def tuned_rows(self, setting: str, method: str = KNN_LM) -> list[Row]:
         """Return the settings that validation chose."""
         tuned, names = self.tuned, self.scored.row_names(method, setting) | {"split": "validation"}
+        distance, mean = UNITS[self.searched["search"].get("metric", "l2")]
         chosen = {
             ("k", "neighbors"): tuned.point.k,
             ("lmbda", "weight on kNN"): tuned.point.lmbda,
-            ("temperature", "squared distance"): tuned.point.temperature,
-            ("temperature_relative", "mean squared distance"): tuned.temperature_relative,
-            ("mean_squared_distance", "squared distance"): tuned.mean_squared_distance,
+            ("temperature", distance): tuned.point.temperature,
+            ("temperature_relative", mean): tuned.temperature_relative,
+            (mean.replace(" ", "_"), distance): tuned.mean_squared_distance,
         }
         return [
             {**names, "metric": metric, "value": value, "n": tuned.n_queries, "unit": unit}
