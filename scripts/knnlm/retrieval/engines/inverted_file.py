@@ -65,7 +65,7 @@ def train_index(target: Target, *, datastore: Path, index: Mapping[str, Any]) ->
     made_from = {"datastore": identity(datastore, kind="datastore")}
     settings = {**index, "seed": seed}
     with making(target, kind="index_head", made_from=made_from, settings=settings) as made:
-        sample = _sample(store, index["train_keys"], seed=seed)
+        sample = sample_keys(store, index["train_keys"], seed=seed)
         check_sample(sample, index, name=str(datastore))
         waiting = made.folder / CENTROIDS
         clustered = waiting.is_file()
@@ -195,11 +195,29 @@ def _write(index: faiss.Index, path: Path) -> None:
         faiss.write_index(index, str(temporary))
 
 
-def _sample(datastore: Datastore, n_keys: int, *, seed: int) -> NDArray[np.float32]:
-    """Return some keys, drawn without replacement, in the order of the datastore."""
+def index_of(
+    sample: NDArray[np.float32], settings: Mapping[str, Any], *, seed: int
+) -> faiss.IndexIVF:
+    """Return an index trained on a sample of keys, empty; settings as for `train_index`."""
+    return _trained(sample, _centroids(sample, settings, seed=seed), settings, seed=seed)
+
+
+def sample_keys(
+    datastore: Datastore, n_keys: int, *, seed: int, among: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Return some keys, drawn without replacement, in the order of the datastore.
+
+    Args:
+        datastore: whose keys they are.
+        n_keys: how many; all if there are fewer.
+        seed: of the sample.
+        among: ids of the entries that may be drawn, ascending; None is all.
+    """
     generator = numpy_generator(seed, "index", "train_keys")
-    n_keys = min(n_keys, datastore.n_entries)
-    ids = np.sort(generator.choice(datastore.n_entries, n_keys, replace=False))
+    n_entries = datastore.n_entries if among is None else len(among)
+    n_keys = min(n_keys, n_entries)
+    ids = np.sort(generator.choice(n_entries, n_keys, replace=False))
+    ids = ids if among is None else among[ids]
     keys = np.empty((n_keys, datastore.dim), dtype=np.float32)
     for number, places in group_by_range(ids, datastore.rows_per_shard):
         shard = datastore.shards[number]
