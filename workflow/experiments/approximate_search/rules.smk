@@ -50,7 +50,7 @@ rule evaluate_approximate_search:
     input:
         **knn_lms(
             [BASE_STORE],
-            indexes=[BASELINE["index"], config["approximate_search"]["index"]],
+            indexes=[config["approximate_search"][role] for role in ("exact", "index")],
             splits=["validation", "test"],
             seeds=[LM_SEED],
         ),

@@ -15,10 +15,10 @@ def check(settings: Mapping[str, Any]) -> None:
     Raises:
         SettingsError: naming the key, what was expected and what was given.
     """
-    block, baseline = settings[KEY], settings["baseline"]
-    store = settings["datastores"][baseline["datastore"]]
+    block, name = settings[KEY], settings["baseline"]["datastore"]
+    store = settings["datastores"][name]
     index = settings["indexes"][block["index"]]
-    exact = settings["indexes"][baseline["index"]]
+    exact = settings["indexes"][block["exact"]]
     if block["shares"] != sorted(block["shares"]):
         raise SettingsError(f"{KEY}.shares: expected ascending shares, got {block['shares']}")
     if index["engine"] not in INVERTED_FILES or index["metric"] != "l2" or not index["rescore"]:
@@ -28,19 +28,13 @@ def check(settings: Mapping[str, Any]) -> None:
         )
     if exact["engine"] in INVERTED_FILES or exact["metric"] != "l2":
         raise SettingsError(
-            f"{KEY}: expected baseline.index to be exact and of the metric l2, for real masks and "
-            f"scores, got {baseline['index']!r}: {exact}"
+            f"{KEY}.exact: expected an exact engine of the metric l2, for real masks and scores, "
+            f"got {block['exact']!r}: {exact}"
         )
     if store["share"] != 1:
         raise SettingsError(
             f"{KEY}.shares: expected a whole datastore to take shares of, got the baseline's "
-            f"{baseline['datastore']!r} at a share of {store['share']}"
-        )
-    if exact["engine"] == "fused":
-        raise SettingsError(
-            f"{KEY}: expected a datastore on disk to take shares of, got the baseline's index "
-            f"{baseline['index']!r}, which stores none; leave the experiment out, or take an "
-            "exact one"
+            f"{name!r} at a share of {store['share']}"
         )
     _entries(settings, store["corpus"], block["shares"][0])
 

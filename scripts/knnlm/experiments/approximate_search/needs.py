@@ -16,13 +16,8 @@ def for_search_shares(config: Settings, wildcards: Wildcards) -> Need:
     store = config["baseline"]["datastore"]
     block, index = config["datastores"][store], config["indexes"][settings["index"]]
     count, _, size = entries(config, {"datastore": store})
-    asked = sum(
-        min(
-            queries(config, block["model"], config["corpus"], split),
-            settings["queries"] or math.inf,
-        )
-        for split in ("validation", "test")
-    )
+    scored = [queries(config, block["model"], config["corpus"], s) for s in ("validation", "test")]
+    asked = sum(min(count, settings["queries"] or math.inf) for count in scored)
     shares = sum(settings["shares"])
     keys = min(FP32 * count * size.width, search["keys_mib"] << 20)
     code = 8 + index.get("code_bytes", FP32 * size.width)

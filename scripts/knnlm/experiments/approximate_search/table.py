@@ -38,7 +38,7 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
     """
     run, block = ScoredRun.of(EXPERIMENT, inputs, settings), settings[EXPERIMENT]
     (folder,) = inputs["shares"]
-    masks = Masks(run, run.seeds[0], folder, block["index"], block["queries"])
+    masks = Masks(run, run.seeds[0], folder, block)
     text = masks.scored["test"]
     rows = text.rows("lm", "no datastore", text.nll, against={})
     before: dict[str, Nll] = {}

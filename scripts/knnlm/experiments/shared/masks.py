@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,20 +62,22 @@ class Masks:
         run: the folders of the evaluation.
         seed: of the LM.
         shares: the folder that `search_shares` made.
-        index: name of the index that approximates; the real ones are the baseline's.
-        queries: how many of each split were searched in shares, evenly spaced; None is all.
+        settings: the block approximate_search of the config: `exact` and `index`, the names of
+            the indexes of the whole datastore; `queries`, how many of each split were searched
+            in shares, evenly spaced; None is all.
     """
 
     run: ScoredRun
     seed: int
     shares: Path
-    index: str
-    queries: int | None
+    settings: Mapping[str, Any]
 
     @cached_property
     def scored(self) -> dict[str, ScoredSplit]:
         """What the LM scored, by split."""
-        splits = {s: self.run.scored(self.seed, s, positions=self.queries) for s in SPLITS}
+        splits = {
+            s: self.run.scored(self.seed, s, positions=self.settings["queries"]) for s in SPLITS
+        }
         for split, scored in splits.items():
             expected = identity(scored.queries.folder, kind="queries")
             role = f"queries_{split}"
@@ -107,7 +109,7 @@ class Masks:
 
     def _whole(self, mask: str, split: str, *, rough: bool) -> dict[str, NDArray]:
         scored = self.scored[split]
-        index = self.index if mask == APPROXIMATE else self.run.baseline["index"]
+        index = self.settings["index" if mask == APPROXIMATE else "exact"]
         folder = self.run.neighbors[self.run.baseline["datastore"], self.seed, index, split]
         found = scored.neighbors(folder, rough=rough)
         matches = found.values == scored.targets[:, None]
