@@ -15,7 +15,10 @@ if __name__ == "__main__":
     search_shares(
         Target.of(snakemake),
         datastore=Path(snakemake.input.datastore),
-        queries={split: Path(snakemake.input[split]) for split in ("validation", "test")},
+        queries={
+            "validation": Path(snakemake.input.validation),
+            "test": Path(snakemake.input.test),
+        },
         index=snakemake.params.index,
         search=snakemake.params.search,
         settings=snakemake.params.settings,

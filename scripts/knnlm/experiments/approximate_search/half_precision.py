@@ -65,4 +65,6 @@ def half_distances(queries: Tensor, keys: Tensor, norms: Tensor) -> Tensor:
     """
     of_queries = queries.float().square().sum(1, keepdim=True).half()
     products = torch.addmm(norms.float(), queries.float(), keys.float().T, alpha=-2).half()
-    return products.add_(of_queries).clamp_min_(SMALLEST).nan_to_num_(nan=torch.inf, posinf=torch.inf)
+    return (
+        products.add_(of_queries).clamp_min_(SMALLEST).nan_to_num_(nan=torch.inf, posinf=torch.inf)
+    )
