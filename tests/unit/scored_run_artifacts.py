@@ -167,13 +167,13 @@ def write_neighbors(root, queries, *, searched=None, **names):
     return folder
 
 
-def write_shares(root, inputs, shares, *, searched):
+def write_masks(root, inputs, shares, *, searched):
     """Write neighbors in shares of the datastore base, of the first LM seed, from a run's inputs.
 
     A target has neighbors with its value more often in a larger share; approximate distances are
     noisy, and half of the approximate neighbors of share 0.1 are missing.
     """
-    folder = root / "shares/seed0"
+    folder = root / "masks/seed0"
     folder.mkdir(parents=True)
     made_from = {}
     for split in SPLITS:
@@ -194,7 +194,7 @@ def write_shares(root, inputs, shares, *, searched):
             np.savez(folder / f"{share}-{mask}-{split}.npz", distances=distances, **arrays)
     write_manifest(
         folder,
-        kind="shares",
+        kind="masks",
         names={"seed": "0"},
         settings={},
         made_from=made_from,

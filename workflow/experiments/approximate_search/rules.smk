@@ -12,18 +12,18 @@ rule approximate_search:
     localrule: True
 
 
-rule search_shares:
+rule search_masks:
     """Find neighbors in every share of the datastore, really and by an index built for it."""
     input:
         datastore=f"<results>/datastores/{BASE_STORE}/seed{{seed}}",
         validation=f"<results>/queries/{BASE_MODEL}/seed{{seed}}/{config['corpus']}/validation",
         test=f"<results>/queries/{BASE_MODEL}/seed{{seed}}/{config['corpus']}/test",
     output:
-        shares=directory("<results>/shares/seed{seed}"),
+        masks=directory("<results>/masks/seed{seed}"),
     log:
-        "<logs>/search_shares/seed{seed}.log",
+        "<logs>/search_masks/seed{seed}.log",
     benchmark:
-        "<benchmarks>/search_shares/seed{seed}.tsv"
+        "<benchmarks>/search_masks/seed{seed}.tsv"
     conda:
         CONDA
     threads: config["threads"]["search"]
@@ -31,7 +31,7 @@ rule search_shares:
         **NEEDS,
     params:
         fingerprint=fingerprint(
-            "scripts/search_shares.py",
+            "scripts/search_masks.py",
             threads="search",
             search=True,
             approximate_search=True,
@@ -42,7 +42,7 @@ rule search_shares:
         search=config["search"],
         settings=config["approximate_search"],
     script:
-        "../../../scripts/search_shares.py"
+        "../../../scripts/search_masks.py"
 
 
 rule evaluate_approximate_search:
@@ -54,7 +54,7 @@ rule evaluate_approximate_search:
             splits=["validation", "test"],
             seeds=[LM_SEED],
         ),
-        shares=f"<results>/shares/seed{LM_SEED}",
+        masks=f"<results>/masks/seed{LM_SEED}",
     output:
         table="<results>/tables/approximate_search.csv",
     log:

@@ -21,7 +21,7 @@ rule evaluate_temperature:
             splits=["validation", "test"],
             seeds=[LM_SEED],
         ),
-        shares=f"<results>/shares/seed{LM_SEED}",
+        masks=f"<results>/masks/seed{LM_SEED}",
     output:
         table="<results>/tables/temperature.csv",
         grid="<results>/tables/temperature_grid.csv",

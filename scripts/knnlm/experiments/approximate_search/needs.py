@@ -10,7 +10,7 @@ HALVES = 3  # an exact search in fp16 on a CPU takes as long as so many in fp32
 KEPT = 28  # bytes of a neighbor of each list that is held
 
 
-def for_search_shares(config: Settings, wildcards: Wildcards) -> Need:
+def for_search_masks(config: Settings, wildcards: Wildcards) -> Need:
     """One real search of the whole, one in fp16, and an index of each share, for both splits."""
     settings, search = config["approximate_search"], config["search"]
     store = config["baseline"]["datastore"]

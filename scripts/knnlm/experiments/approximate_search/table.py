@@ -37,7 +37,7 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
         settings: corpus, lm_seeds, baseline, datastores and approximate_search.
     """
     run, block = ScoredRun.of(EXPERIMENT, inputs, settings), settings[EXPERIMENT]
-    (folder,) = inputs["shares"]
+    (folder,) = inputs["masks"]
     masks = Masks(run, run.seeds[0], folder, block)
     text = masks.scored["test"]
     rows = text.rows("lm", "no datastore", text.nll, against={})

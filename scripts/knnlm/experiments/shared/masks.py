@@ -2,7 +2,7 @@
 
 Xu et al. (2023) tell apart the neighbors that a search finds (the mask) and the distances that the
 softmax takes (the score), each approximate or real. All of it is stored, in shares of a datastore
-below 1 by `search_shares`, and of the whole datastore by the two indexes that found neighbors
+below 1 by `search_masks`, and of the whole datastore by the two indexes that found neighbors
 anyway, so that every combination, temperature and lmbda is scored without a search.
 """
 
@@ -61,7 +61,7 @@ class Masks:
     Attributes:
         run: the folders of the evaluation.
         seed: of the LM.
-        shares: the folder that `search_shares` made.
+        folder: what `search_masks` made.
         settings: the block approximate_search of the config: `exact` and `index`, the names of
             the indexes of the whole datastore; `queries`, how many of each split were searched
             in shares, evenly spaced; None is all.
@@ -69,7 +69,7 @@ class Masks:
 
     run: ScoredRun
     seed: int
-    shares: Path
+    folder: Path
     settings: Mapping[str, Any]
 
     @cached_property
@@ -81,7 +81,7 @@ class Masks:
         for split, scored in splits.items():
             expected = identity(scored.queries.folder, kind="queries")
             role = f"queries_{split}"
-            require_origin(self.shares, kind="shares", role=role, expected=expected)
+            require_origin(self.folder, kind="masks", role=role, expected=expected)
         return splits
 
     def candidates(self, share: str, mode: Mode, split: str) -> Candidates:
@@ -116,13 +116,13 @@ class Masks:
         return {"distances": found.distances, ROUGH: found.rough, "matches": matches}
 
     def _stored(self, name: str) -> dict[str, NDArray]:
-        path = self.shares / name
+        path = self.folder / name
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return dict(stored)
         except Exception as error:  # zipfile, zlib and NumPy each have their own
             raise ArtifactError(
-                f"{path} cannot be read as neighbors ({error}); {rebuild_hint(self.shares)}"
+                f"{path} cannot be read as neighbors ({error}); {rebuild_hint(self.folder)}"
             ) from error
 
     def tempered(

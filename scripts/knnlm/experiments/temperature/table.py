@@ -49,7 +49,7 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
         `table`, and `grid`: perplexities on test, with the columns temperature (relative) and
         lmbda; `setting` says share, mask and score, and whether it is temperature 1 or the best.
     """
-    run, (folder,) = ScoredRun.of(EXPERIMENT, inputs, settings), inputs["shares"]
+    run, (folder,) = ScoredRun.of(EXPERIMENT, inputs, settings), inputs["masks"]
     masks = Masks(run, run.seeds[0], folder, settings["approximate_search"])
     test = masks.scored["test"]
     rows, points = test.rows("lm", "no datastore", test.nll, against={}), []

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scored_run_artifacts import SETTINGS, write_run, write_shares
+from scored_run_artifacts import SETTINGS, write_run, write_masks
 from test_settings import settings_of
 
 from knnlm.evidence.tables import select
@@ -20,7 +20,7 @@ CHOICES = ("temperature_1", "temperature_1_lmbda_of_test", "tuned")
 def table(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     inputs = write_run(root, seeds=(0,), models=["base"], datastores=["base"])
-    inputs["shares"] = [write_shares(root, inputs, [*map(str, SHARES)], searched=SEARCHED)]
+    inputs["masks"] = [write_masks(root, inputs, [*map(str, SHARES)], searched=SEARCHED)]
     stores = {"base": {"model": "base", "corpus": "made-up", "queries": None}}
     own = {"lm_seeds": [0], "datastores": stores, "approximate_search": BLOCK}
     return evaluate(inputs, SETTINGS | own)["table"]

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from scored_run_artifacts import SETTINGS, K, write_run, write_shares
+from scored_run_artifacts import SETTINGS, K, write_run, write_masks
 
 from knnlm.experiments.shared.masks import IN_HALF, MODES, Masks
 from knnlm.experiments.shared.scored_run import ScoredRun
@@ -23,13 +23,13 @@ CODES, MASKED, REAL = MODES
 def inputs(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     made = write_run(root, seeds=(0,), models=["base"], datastores=["base"])
-    return made | {"shares": [write_shares(root, made, ["0.1"], searched=SEARCHED)]}
+    return made | {"masks": [write_masks(root, made, ["0.1"], searched=SEARCHED)]}
 
 
 @pytest.fixture(scope="module")
 def masks(inputs):
     run = ScoredRun.of("temperature", inputs, SETTINGS | {"datastores": STORES, "lm_seeds": [0]})
-    return Masks(run, 0, inputs["shares"][0], BLOCK)
+    return Masks(run, 0, inputs["masks"][0], BLOCK)
 
 
 def of_whole(inputs, index, *, rough=False):
@@ -58,7 +58,7 @@ def test_a_probability_in_the_whole_datastore_is_that_of_its_mask_by_its_score(i
 
 
 def test_in_a_share_missing_neighbors_weigh_nothing(inputs, masks):
-    stored = np.load(inputs["shares"][0] / "0.1-approximate-test.npz")
+    stored = np.load(inputs["masks"][0] / "0.1-approximate-test.npz")
     weights = np.exp(-stored["rough"][:, : K // 2].astype(float) / 2)
     expected = (weights * stored["matches"][:, : K // 2]).sum(axis=1) / weights.sum(axis=1)
 
@@ -80,7 +80,7 @@ def test_the_best_lmbda_of_each_temperature_is_that_of_a_search_by_hand(masks):
 
 
 def test_half_precision_has_neighbors_of_its_own(inputs, masks):
-    stored = np.load(inputs["shares"][0] / "1.0-half-validation.npz")
+    stored = np.load(inputs["masks"][0] / "1.0-half-validation.npz")
 
     distances, matches = masks.candidates("1.0", IN_HALF, "validation")
 
@@ -89,8 +89,8 @@ def test_half_precision_has_neighbors_of_its_own(inputs, masks):
 
 
 def test_recall_is_the_share_of_neighbors_no_further_than_the_last_real_one(inputs, masks):
-    real = np.load(inputs["shares"][0] / "0.1-real-test.npz")["distances"]
-    found = np.load(inputs["shares"][0] / "0.1-approximate-test.npz")["distances"]
+    real = np.load(inputs["masks"][0] / "0.1-real-test.npz")["distances"]
+    found = np.load(inputs["masks"][0] / "0.1-approximate-test.npz")["distances"]
     counted = [(row <= last[-1]).sum() for row, last in zip(found, real, strict=True)]
 
     assert masks.recall("0.1", "approximate") == sum(counted) / found.size
@@ -99,15 +99,15 @@ def test_recall_is_the_share_of_neighbors_no_further_than_the_last_real_one(inpu
 def test_neighbors_of_other_queries_are_refused(inputs, masks, tmp_path):
     validation = [f for f in inputs["queries"] if "validation" in f.parts]
     twice = shutil.copytree(validation[0], tmp_path / "base" / "seed0" / "test")
-    shares = write_shares(tmp_path, {"queries": [*validation, twice]}, ["0.1"], searched=SEARCHED)
+    folder = write_masks(tmp_path, {"queries": [*validation, twice]}, ["0.1"], searched=SEARCHED)
 
     with pytest.raises(ArtifactError, match="made from another queries_test"):
-        _ = Masks(masks.run, 0, shares, BLOCK).scored
+        _ = Masks(masks.run, 0, folder, BLOCK).scored
 
 
 def test_a_damaged_file_is_named(inputs, masks, tmp_path):
-    shares = shutil.copytree(inputs["shares"][0], tmp_path / "shares" / "seed0")
-    (shares / "0.1-real-test.npz").write_bytes(b"nothing")
+    folder = shutil.copytree(inputs["masks"][0], tmp_path / "masks" / "seed0")
+    (folder / "0.1-real-test.npz").write_bytes(b"nothing")
 
     with pytest.raises(ArtifactError, match=r"0\.1-real-test\.npz cannot be read .* rebuild"):
-        Masks(masks.run, 0, shares, BLOCK).candidates("0.1", REAL, "test")
+        Masks(masks.run, 0, folder, BLOCK).candidates("0.1", REAL, "test")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scored_run_artifacts import SETTINGS, write_run, write_shares
+from scored_run_artifacts import SETTINGS, write_run, write_masks
 from test_settings import settings_of
 
 from knnlm.evidence.tables import select
@@ -19,7 +19,7 @@ GRID = {"low": 0.05, "high": 2.0, "count": 5}
 def tables(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     inputs = write_run(root, seeds=(0,), models=["base"], datastores=["base"])
-    inputs["shares"] = [write_shares(root, inputs, ["0.1"], searched=SEARCHED)]
+    inputs["masks"] = [write_masks(root, inputs, ["0.1"], searched=SEARCHED)]
     stores = {"base": {"model": "base", "corpus": "made-up", "queries": None}}
     own = {
         "lm_seeds": [0],

@@ -34,7 +34,7 @@ from knnlm.runtime.making import Target, each_missing, making
 Unit = tuple[str, str, str]  # what is searched: a share, a mask and a split
 
 
-def search_shares(
+def search_masks(
     target: Target,
     *,
     datastore: Path,
@@ -67,13 +67,13 @@ def search_shares(
     made_from = {f"queries_{split}": identity(at, kind="queries") for split, at in queries.items()}
     made_from["datastore"] = identity(datastore, kind="datastore")
     recorded = {**settings, "index": dict(index), "k": search["k"]}
-    with making(target, kind="shares", made_from=made_from, settings=recorded) as made:
+    with making(target, kind="masks", made_from=made_from, settings=recorded) as made:
         of_split = {
             split: Asked.of(folder, store, settings["queries"]) for split, folder in queries.items()
         }
         job = _Search(made.folder, store, dict(search), dict(index), dict(settings), target.seed)
         units = job.units(of_split)
-        for unit in each_missing(units, label="shares", name="searches"):
+        for unit in each_missing(units, label="masks", name="searches"):
             job.find(unit, of_split[unit[2]])
         for waiting in made.folder.glob("*.faiss"):
             waiting.unlink()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnlm.experiments.approximate_search.share_search import search_shares
+from knnlm.experiments.approximate_search.mask_search import search_masks
 from knnlm.runtime.job import begin
 from knnlm.runtime.making import Target
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
-    search_shares(
+    search_masks(
         Target.of(snakemake),
         datastore=Path(snakemake.input.datastore),
         queries={

@@ -16,13 +16,13 @@ from retrieval_artifacts import (
     write_scored,
 )
 
-import knnlm.experiments.approximate_search.share_search as share_search
+import knnlm.experiments.approximate_search.mask_search as mask_search
 from knnlm.experiments.approximate_search.half_precision import half_distances, search_half
-from knnlm.experiments.approximate_search.share_search import (
+from knnlm.experiments.approximate_search.mask_search import (
     index_settings,
     real_neighbors,
     rows_of,
-    search_shares,
+    search_masks,
 )
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.datastore import open_datastore
@@ -72,7 +72,7 @@ def test_slices_of_keys_change_no_bit_of_the_real_neighbors(monkeypatch):
     levels = [rows_of(store, share, 0) for share in (0.1, 0.4)]
     whole = [*real_neighbors(queries, store, levels, search=SEARCH)]
 
-    monkeypatch.setattr(share_search, "_slice_rows", lambda *_: 77)
+    monkeypatch.setattr(mask_search, "_slice_rows", lambda *_: 77)
     sliced = [*real_neighbors(queries, store, levels, search=SEARCH)]
 
     for one, other in zip(whole, sliced, strict=True):
@@ -154,7 +154,7 @@ def inputs(tmp_path_factory):
 
 
 def search(inputs, output, *, index=INDEX, datastore=None, **changes):
-    search_shares(
+    search_masks(
         to_make(output),
         datastore=datastore or inputs / "base",
         queries={split: inputs / split for split in ("validation", "test")},
@@ -179,24 +179,24 @@ def expected_in(inputs, share, split, k):
 
 def test_what_is_stored_is_distances_and_whether_the_value_is_the_target(inputs, tmp_path):
     every_list = INDEX | {"n_probes": 6, "n_centroids": 6}
-    shares = search(inputs, tmp_path / "shares", index=every_list)
+    masks = search(inputs, tmp_path / "masks", index=every_list)
 
     for share in (0.2, 0.5):
         for split in ("validation", "test"):
             distances, matches = expected_in(inputs, share, split, 6)
             for mask in ("real", "approximate"):  # an index of which every list is read is exact
-                stored = np.load(shares / f"{share}-{mask}-{split}.npz")
+                stored = np.load(masks / f"{share}-{mask}-{split}.npz")
                 np.testing.assert_allclose(stored["distances"], distances, rtol=1e-5)
                 np.testing.assert_array_equal(stored["matches"], matches)
             np.testing.assert_allclose(stored["rough"], distances, rtol=1e-4)
-    assert not [*shares.glob("*.faiss")]
-    assert read_manifest(shares, kind="shares")["contents"]["queries"]["test"] == 40
+    assert not [*masks.glob("*.faiss")]
+    assert read_manifest(masks, kind="masks")["contents"]["queries"]["test"] == 40
 
 
 def test_an_index_of_a_share_finds_some_of_its_neighbors_and_no_others(inputs, tmp_path):
-    shares = search(inputs, tmp_path / "shares")
+    masks = search(inputs, tmp_path / "masks")
 
-    stored = np.load(shares / "0.2-approximate-test.npz")
+    stored = np.load(masks / "0.2-approximate-test.npz")
     distances, _ = expected_in(inputs, 0.2, "test", 60)
     found = np.isfinite(stored["distances"])
     for row, every in zip(stored["distances"], distances, strict=True):
@@ -206,8 +206,8 @@ def test_an_index_of_a_share_finds_some_of_its_neighbors_and_no_others(inputs, t
 
 
 def test_a_killed_search_goes_on_and_ends_in_the_same_bytes(inputs, tmp_path, monkeypatch):
-    undisturbed = search(inputs, tmp_path / "undisturbed" / "shares")
-    searched, search_index = [], share_search.search_index
+    undisturbed = search(inputs, tmp_path / "undisturbed" / "masks")
+    searched, search_index = [], mask_search.search_index
 
     def dies_at_the_third(*args, **settings):
         if len(searched) == 2:
@@ -215,15 +215,15 @@ def test_a_killed_search_goes_on_and_ends_in_the_same_bytes(inputs, tmp_path, mo
         searched.append(1)
         return search_index(*args, **settings)
 
-    output = tmp_path / "killed" / "shares"
+    output = tmp_path / "killed" / "masks"
     with monkeypatch.context() as patch:
-        patch.setattr(share_search, "search_index", dies_at_the_third)
+        patch.setattr(mask_search, "search_index", dies_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             search(inputs, output)
     assert not output.exists()
     assert [*tmp_path.rglob("*.faiss")], "the index of the share at hand was not kept"
     with monkeypatch.context() as patch:
-        patch.setattr(share_search, "real_neighbors", lambda *_, **__: pytest.fail("again"))
+        patch.setattr(mask_search, "real_neighbors", lambda *_, **__: pytest.fail("again"))
         search(inputs, output)
 
     assert files_of(output) == files_of(undisturbed)
@@ -235,19 +235,19 @@ def test_queries_of_another_model_are_refused(inputs, tmp_path):
     make_datastore(tmp_path / "base", model=model, tokens=inputs / "tokens", **settings_of)
 
     with pytest.raises(ArtifactError, match="made from another model"):
-        search(inputs, tmp_path / "shares", datastore=tmp_path / "base")
+        search(inputs, tmp_path / "masks", datastore=tmp_path / "base")
 
 
 def test_an_index_that_does_not_fit_a_share_is_refused(inputs, tmp_path):
     with pytest.raises(ValueError, match=r"n_centroids must be from 1 to the 60 keys"):
-        search(inputs, tmp_path / "shares", index=INDEX | {"n_centroids": 80}, scaled_lists=False)
+        search(inputs, tmp_path / "masks", index=INDEX | {"n_centroids": 80}, scaled_lists=False)
 
 
 def test_codes_of_a_share_are_kept_beside_full_distances(inputs, tmp_path):
     index = INDEX | {"engine": "ivfpq", "code_bytes": 2, "train_keys": 302}
 
-    shares = search(inputs, tmp_path / "shares", index=index, shares=[0.9])
+    masks = search(inputs, tmp_path / "masks", index=index, shares=[0.9])
 
-    stored = np.load(shares / "0.9-approximate-test.npz")
+    stored = np.load(masks / "0.9-approximate-test.npz")
     assert (np.diff(stored["distances"]) >= 0).all()
     assert np.abs(stored["rough"] - stored["distances"]).max() > 1e-2
