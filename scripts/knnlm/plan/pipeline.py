@@ -143,6 +143,16 @@ def for_search_part(config: Settings, wildcards: Wildcards) -> Need:
     return Need(gpu=True, memory=tile, gpu_memory=on_gpu, disk=found, flops=flops, waiting=waiting)
 
 
+def for_search_shares(config: Settings, wildcards: Wildcards) -> Need:
+    """Find the neighbors in every nested share; each key is compared once, few are kept more."""
+    need = for_search_part(config, wildcards)
+    search, shares = config["search"], config["shares"].get(wildcards["datastore"], [1.0])
+    steps = zip([0, *shares], shares, strict=False)
+    kept = sum((share - smaller) / share for smaller, share in steps)  # of k, of a query
+    a_block = search["block_queries"] * search["k"] * (FP32 * len(shares) + 72 * kept)
+    return replace(need, memory=3 * need.memory + a_block, disk=1.4 * kept * need.disk)
+
+
 def for_search_fused_part(config: Settings, wildcards: Wildcards) -> Need:
     """Encode a part block by block, compare, and save the nearest so far after each block."""
     encoding = for_build_datastore_part(config, wildcards)
