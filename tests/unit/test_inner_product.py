@@ -20,7 +20,13 @@ from retrieval_artifacts import (
 import knnlm.retrieval.engines.exact
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.datastore import open_datastore
-from knnlm.retrieval.engines.exact import CONFIDENCE, _limit, add_keys, full_distances, search_exact
+from knnlm.retrieval.engines.exact import (
+    CONFIDENCE,
+    add_keys,
+    full_distances,
+    limit_of,
+    search_exact,
+)
 from knnlm.retrieval.engines.fused import search_fused_part
 from knnlm.retrieval.engines.nearest import below_largest, no_neighbors, sort_neighbors
 from knnlm.retrieval.engines.scorers import FaissScorer, TorchScorer
@@ -147,7 +153,7 @@ def test_rough_products_are_within_the_declared_error(kind, dtype, device):
     true = -(queries.astype(np.float64) @ keys.astype(np.float64).T)
     by_column = np.take_along_axis(rough, np.argsort(columns, axis=1), axis=1)
     for column in range(len(keys)):
-        assert (by_column[:, column] <= _limit(queries, true[:, [column]], scorer)).all()
+        assert (by_column[:, column] <= limit_of(queries, true[:, column], scorer)).all()
     assert (np.diff(rough, axis=1) >= 0).all()
 
 

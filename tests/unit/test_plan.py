@@ -20,6 +20,7 @@ from knnlm.plan.resources import NEEDS_OF_RULES, need_of, resources
 from knnlm.plan.sizes import (
     INVERTED_FILES,
     UnknownModelError,
+    model_size,
     own_size,
     pretrained_size,
     text_bytes,
@@ -58,13 +59,13 @@ WILDCARDS = {
 }
 GROWS_WITH_TOKENS = {
     "build_corpus", "train_tokenizer", "tokenize_corpus", "build_datastore_part",
-    "encode_index_part", "search_part", "search_fused_part", "search_neighbors",
+    "encode_index_part", "search_part", "search_fused_part", "search_neighbors", "search_shares",
     "train_mlp_replacement", "continue_language_model",
 }  # fmt: skip
 GROWS_WITH_WIDTH = {
     "train_language_model", "score_queries", "score_continued", "build_datastore_part",
     "fetch_language_model", "train_index", "encode_index_part", "search_part",
-    "search_fused_part", "train_mlp_replacement", "continue_language_model",
+    "search_fused_part", "search_shares", "train_mlp_replacement", "continue_language_model",
     "project_distributions", "project_on_heads", "finetune_macondo", "train_macondo_mlp",
     "finetune_conversational",
 }  # fmt: skip
@@ -181,6 +182,19 @@ def test_a_llama_of_135_million_parameters_needs_a_few_gb_and_minutes(llama):
     assert 0.5e9 < needs["fetch_language_model"].process_memory(config) < 3e9
     assert 1e9 < needs["score_queries"].process_memory(config) < 3e9
     assert not any(need.unknown for need in needs.values())
+
+
+def test_a_training_that_starts_from_other_weights_reads_them_too():
+    started = {"extends": "base", "starts_from": "base"}
+    config = settings_of(models={"started": started, "again": {"extends": "base"}})
+
+    started, again = (
+        need_of(config, "train_language_model", {"model": name, "seed": "0"})
+        for name in ("started", "again")
+    )
+
+    assert started.memory - again.memory == 4 * model_size(config, "base").parameters
+    assert (started.flops, started.disk) == (again.flops, again.disk)
 
 
 @pytest.mark.parametrize("rule", sorted(PEAKS))

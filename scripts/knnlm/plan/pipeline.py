@@ -65,12 +65,14 @@ def for_fetch_language_model(config: Settings, wildcards: Wildcards) -> Need:
 
 
 def for_train_language_model(config: Settings, wildcards: Wildcards) -> Need:
-    """Train from scratch; what is taken from a shorter training is not subtracted."""
+    """Train; what is taken from a shorter training is not subtracted."""
     model, size = config["models"][wildcards["model"]], model_size(config, wildcards["model"])
     block, span = model["training"], model["context"]
     batch = block["batch_size"] * span
     need = training(size, block, batch, block["tokens"] / batch, span)
-    return replace(need, shared=True, disk=need.disk + FP32 * size.parameters)
+    start = FP32 * size.parameters * ("starts_from" in model)  # read beside the model's own
+    memory, disk = need.memory + start, need.disk + FP32 * size.parameters
+    return replace(need, shared=True, memory=memory, disk=disk)
 
 
 def for_score_queries(config: Settings, wildcards: Wildcards) -> Need:
@@ -139,6 +141,16 @@ def for_search_part(config: Settings, wildcards: Wildcards) -> Need:
     on_gpu = (tile + 3 * (settings["scores_mib"] << 20)) * (config["scale"] != "cpu")
     waiting = 5 + stored / DISK_RATE * asked / settings["block_queries"]  # each reads all keys
     return Need(gpu=True, memory=tile, gpu_memory=on_gpu, disk=found, flops=flops, waiting=waiting)
+
+
+def for_search_shares(config: Settings, wildcards: Wildcards) -> Need:
+    """Find the neighbors in every nested share; each key is compared once, few are kept more."""
+    need = for_search_part(config, wildcards)
+    search, shares = config["search"], config["shares"].get(wildcards["datastore"], [1.0])
+    steps = zip([0, *shares], shares, strict=False)
+    kept = sum((share - smaller) / share for smaller, share in steps)  # of k, of a query
+    a_block = search["block_queries"] * search["k"] * (FP32 * len(shares) + 72 * kept)
+    return replace(need, memory=3 * need.memory + a_block, disk=1.4 * kept * need.disk)
 
 
 def for_search_fused_part(config: Settings, wildcards: Wildcards) -> Need:

@@ -99,9 +99,9 @@ def _merge_blocks(
     done = n_queries - sum(rows.stop - rows.start for _, rows in missing)
     progress = Progress("merge", total=n_queries, unit="queries", done=done)
     for path, rows in missing:
-        nearest = _read_arrays(parts[0] / path.name)
+        nearest = read_arrays(parts[0] / path.name)
         for part in parts[1:]:
-            found = _read_arrays(part / path.name)
+            found = read_arrays(part / path.name)
             both = {name: np.concatenate([nearest[name], found[name]], axis=1) for name in found}
             nearest = merge_lists(both, k=k)
         write_block(path, by_distance(nearest))
@@ -157,7 +157,7 @@ def write_recall(
 
 def _recall(folder: Path, parts: Sequence[Path], **shape: int) -> float:
     """Return the share of the true neighbors of the sampled queries that were found."""
-    samples = [_read_arrays(part / RECALL) for part in parts]
+    samples = [read_arrays(part / RECALL) for part in parts]
     ids, distances = (
         np.concatenate([sample[name] for sample in samples], axis=1)
         for name in ("ids", "distances")
@@ -222,13 +222,13 @@ def read_blocks(
     types = ARRAYS | ({ROUGH: np.float32} if rough else {})
     arrays = {name: np.empty((n_queries, k), dtype) for name, dtype in types.items()}
     for path, rows in blocks_of(folder, n_queries, block_queries):
-        found = _read_arrays(path, arrays)
+        found = read_arrays(path, arrays)
         for name, array in arrays.items():
             array[rows] = found[name]
     return arrays
 
 
-def _read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file, or those of some names."""
     try:
         with np.load(path, allow_pickle=False) as block:

@@ -5,12 +5,23 @@ What the schema cannot say: that sizes fit together. Those of one experiment sta
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from knnlm.runtime.settings import SettingsError
 
 Settings = Mapping[str, Any]
+SHAPE = (  # what two models have in common if one can start from the weights of the other
+    "tokenizer",
+    "context",
+    "layers",
+    "width",
+    "heads",
+    "ffn_width",
+    "activation",
+    "tied_embeddings",
+    "without_mlp",
+)
 
 
 def check_relations(settings: Settings) -> None:
@@ -26,6 +37,19 @@ def check_relations(settings: Settings) -> None:
         )
     for name, model in settings["models"].items():
         _trained_on_its_tokens(settings, name, model)
+        _starts_from_its_like(settings, name, model)
+    for name, shares in settings["shares"].items():
+        _shares(settings, name, shares)
+
+
+def _shares(settings: Settings, name: str, shares: Sequence[float]) -> None:
+    """Check that shares of a datastore ascend, and that it holds them."""
+    own = settings["datastores"][name]["share"]
+    if [*shares] != sorted(shares) or shares[-1] > own:
+        raise SettingsError(
+            f"shares.{name}: expected shares that ascend, up to that of the datastore, {own}, got "
+            f"{[*shares]}; sort them, or raise datastores.{name}.share"
+        )
 
 
 def _baseline(settings: Settings) -> None:
@@ -82,6 +106,32 @@ def _trained_on_its_tokens(settings: Settings, name: str, model: Mapping[str, An
         )
 
 
+def _starts_from_its_like(settings: Settings, name: str, model: Mapping[str, Any]) -> None:
+    """Check that the weights that a training starts from exist before it, and fit the model."""
+    chain, key = [name], f"models.{name}.starts_from"
+    while start := settings["models"][chain[-1]].get("starts_from"):
+        if start in chain:
+            raise SettingsError(
+                f"{key}: expected a model whose own training does not start from this one, got "
+                f"{' -> '.join([*chain, start])}; leave starts_from out of one of them, so that "
+                "it starts from random weights"
+            )
+        chain.append(start)
+    if len(chain) == 1:
+        return
+    start = settings["models"][chain[1]]
+    if start["source"] != "trained":
+        raise SettingsError(
+            f"{key}: expected a trained model, got {chain[1]!r}, which is {start['source']}"
+        )
+    for shape in SHAPE:
+        if start[shape] != model[shape]:
+            raise SettingsError(
+                f"{key}: expected a model with the {shape} of this one, {model[shape]!r}, got "
+                f"{chain[1]!r} with {start[shape]!r}; let models.{name} extend {chain[1]}"
+            )
+
+
 def tokens_needed(settings: Settings, corpus: str, tokenizer: str) -> dict[str, dict[str, int]]:
     """Return the tokens that each split of a corpus must have, by the setting that asks for them.
 
@@ -94,10 +144,18 @@ def tokens_needed(settings: Settings, corpus: str, tokenizer: str) -> dict[str, 
         name: model for name, model in settings["models"].items() if model["tokenizer"] == tokenizer
     }
     windows = {f"models.{name}.context": 1 + model["context"] for name, model in models.items()}
-    entries = {
-        f"search.k in datastores.{name}": 1 + math.ceil(settings["search"]["k"] / store["share"])
+    stores = {
+        name: store
         for name, store in settings["datastores"].items()
         if store["model"] in models and store["corpus"] == corpus
+    }
+    k, shares = settings["search"]["k"], settings["shares"]
+    entries = {
+        f"search.k in datastores.{name}": 1 + math.ceil(k / store["share"])
+        for name, store in stores.items()
+    } | {
+        f"search.k in shares.{name}": 1 + math.ceil(k / shares[name][0])
+        for name in stores.keys() & shares
     }
     validated = {
         f"models.{name}.training.validation_tokens": model["training"]["validation_tokens"] or 0

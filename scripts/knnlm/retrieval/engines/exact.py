@@ -202,14 +202,14 @@ def add_keys(
         scorer: of the slice.
     """
     n = min(ids.shape[1] + scorer.margin, scorer.n_keys)
-    limit = _limit(queries, distances, scorer)
+    limit = limit_of(queries, distances[:, -1], scorer)
     rough, columns = scorer.candidates(queries, n, limit)
     for first in range(0, len(queries), scorer.queries_at_a_time):
         rows = slice(first, first + scorer.queries_at_a_time)
         near = np.where(rough[rows] <= limit[rows, None], columns[rows], -1)
         _merge(ids[rows], distances[rows], queries[rows], start, scorer, near)
     if n < scorer.n_keys:
-        limit = _limit(queries, distances, scorer)
+        limit = limit_of(queries, distances[:, -1], scorer)
         for query in np.flatnonzero(rough[:, -1] <= limit):
             _scan(ids[query], distances[query], queries[query], start, scorer)
 
@@ -249,18 +249,18 @@ def _scan(
     ids[:], distances[:] = found[0][0], found[1][0]
 
 
-def _limit(
-    queries: NDArray[np.float32], distances: NDArray[np.float32], scorer: Scorer
+def limit_of(
+    queries: NDArray[np.float32], last: NDArray[np.float32], scorer: Scorer
 ) -> NDArray[np.float64]:
-    """Return the rough distance of each query above which a key is none of its k nearest.
+    """Return the rough distance of each query above which no key is as near as its `last`.
 
-    A key within the k-th distance t has a norm of at most |q| + sqrt(t), so the terms of
+    A key within the distance t = last has a norm of at most |q| + sqrt(t), so the terms of
     |q|^2 - 2qk + |k|^2 add up to at most (2 |q| + sqrt(t))^2, and those of the direct distance
     to t. A sum of n rounded terms is off by at most CONFIDENCE * sqrt(n) errors of a step of
     them, but for a chance of about 2 n exp(-CONFIDENCE^2 / 2) = n 3e-14: Higham and Mary (2019).
     The terms of an inner product, rough or direct, add up to at most |q| |k|.
     """
-    last = distances[:, -1].astype(np.float64)
+    last = last.astype(np.float64)
     norms = np.linalg.norm(queries.astype(np.float64), axis=1)
     if scorer.metric == "l2":
         terms = (2 * norms + np.sqrt(last)) ** 2 + last

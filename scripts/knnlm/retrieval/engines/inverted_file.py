@@ -225,10 +225,17 @@ def sample_keys(
     return keys
 
 
-def open_index(folder: Path, *, datastore: Datastore) -> faiss.IndexIVF:
+def open_index(
+    folder: Path, *, datastore: Datastore, chosen: NDArray[np.bool_] | None = None
+) -> faiss.IndexIVF:
     """Return an index with the rows of a part of its datastore.
 
     Memory: the codes and ids of the rows, about (bytes_per_entry + 8) x rows, and a file of codes.
+
+    Args:
+        folder: of the index.
+        datastore: the one that it was built from; its `rows` count.
+        chosen: (n_entries,), which of them are in it; all if None.
 
     Raises:
         ArtifactError: if it is not whole, or was made from another datastore.
@@ -246,7 +253,10 @@ def open_index(folder: Path, *, datastore: Datastore) -> faiss.IndexIVF:
                 f"expected {path} to have {n_rows:,} rows, got {len(codes):,}; "
                 f"{rebuild_hint(folder)}"
             )
-        index.add_sa_codes(np.ascontiguousarray(codes), np.arange(first, first + n_rows))
+        ids = np.arange(first, first + n_rows)
+        if chosen is not None:
+            codes, ids = codes[chosen[ids]], ids[chosen[ids]]
+        index.add_sa_codes(np.ascontiguousarray(codes), ids)
     return index
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 LARGEST_PACKED_ID = 2**32 - 2  # up to it an id and a distance are sorted as one 64-bit number
 METRICS = ("l2", "ip")  # squared L2 distance, and inner product
 SIGN = np.uint32(1 << 31)  # of the bits of an fp32 number
+NO_LEVEL = np.iinfo(np.uint8).max  # of an entry that none of some nested shares holds
 MISSING = np.iinfo(np.int64).max  # what the id -1 of a missing neighbor is sorted as
 
 

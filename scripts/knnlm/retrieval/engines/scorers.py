@@ -6,6 +6,8 @@ GPU keys that are stored in half precision are multiplied as such, with sums in 
 """
 
 import warnings
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Protocol
 
 import faiss
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 HALF_ULP = 2.0**-24  # largest relative error of one fp32 operation
+TINY = float(np.finfo(np.float32).tiny)  # below 0: faiss leaves out what equals the bound
 HALF_BITS = 10  # queries are scaled to below 2**10 before they are cut into two halves
 DIRECT_BYTES = 1 << 30  # differences held at a time on a torch device
 
@@ -51,6 +54,13 @@ class Scorer(Protocol):
     ) -> NDArray[np.float32]:
         """Return the distance of each query to its columns; +inf where that is -1."""
 
+    def within(self, queries: NDArray[np.float32], limit: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the columns whose rough distance is at most the finite limit of their query.
+
+        Returns:
+            (n_queries, n), in no order, filled with -1; worth it where they are few.
+        """
+
 
 class FaissScorer:
     """On the CPU: keys in fp32; 64 queries at a time, whose candidates stay in the cache."""
@@ -65,6 +75,17 @@ class FaissScorer:
             pointers = (faiss.swig_ptr(array) for array in (norms, keys))
             faiss.fvec_norms_L2(*pointers, keys.shape[1], len(keys))
             self.largest_norm = float(norms.max(initial=0))
+
+    @cached_property
+    def _augmented(self) -> faiss.IndexFlatIP:
+        """The keys with two more columns, see `within`."""
+        norms = np.zeros((self.n_keys, 1), np.float32)
+        if self.metric == "l2":
+            norms = np.square(self.keys).sum(axis=1, keepdims=True)
+        keys = np.concatenate([self.keys, norms, np.ones_like(norms)], axis=1)
+        index = faiss.IndexFlatIP(keys.shape[1])
+        index.add(keys)
+        return index
 
     def candidates(
         self, queries: NDArray[np.float32], n: int, limit: NDArray[np.float64]
@@ -88,6 +109,23 @@ class FaissScorer:
             return distances
         faiss.fvec_inner_products_by_idx(*pointers, queries.shape[1], *columns.shape)
         return np.negative(distances, out=distances)
+
+    def within(self, queries: NDArray[np.float32], limit: NDArray[np.float64]) -> NDArray[np.int64]:
+        """See `Scorer`.
+
+        One inner product says limit - |q - k|^2 = 2qk - |k|^2 + (limit - |q|^2), that of
+        (2q, -1, limit - |q|^2) and (k, |k|^2, 1): so each query has a bound of its own, where
+        faiss has one for all. Of the metric ip it says limit + qk.
+        """
+        factor = 2 if self.metric == "l2" else 1
+        norms = np.square(queries, dtype=np.float64).sum(axis=1) * (factor == 2)
+        left = (limit - norms).astype(np.float32)[:, None]
+        augmented = np.hstack([factor * queries, np.full_like(left, -1), left])
+        bounds, _, found = self._augmented.range_search(augmented, -TINY)
+        counts = np.diff(bounds.astype(np.int64))
+        columns = np.full((len(queries), counts.max(initial=0)), -1, dtype=np.int64)
+        columns[np.arange(columns.shape[1]) < counts[:, None]] = found
+        return columns
 
 
 class TorchScorer:
@@ -132,24 +170,14 @@ class TorchScorer:
         a tile is below them, and only what is gets merged.
         """
         q = torch.from_numpy(queries).to(self.device)
-        squares = self.metric == "l2"
-        norms = q.double().square().sum(1) * squares  # left out of the scores, added at the end
-        factors, scale = _factors(q, self.keys.dtype, factor=-2.0 if squares else -1.0)
-        bound = _up((torch.from_numpy(limit).to(self.device) - norms).float())
+        norms, bound = self._bound(q, limit)
         best = torch.full((len(q), n), torch.inf, device=self.device)
         columns = torch.full((len(q), n), -1, device=self.device)
-        first = 0
-        for tile in self.keys.split(max(1, self.tile_bytes // (4 * len(q)))):
-            scores = _product(factors, tile)
-            if squares:
-                scores = torch.addcmul(tile.float().square().sum(1), scores, scale)
-            else:
-                scores *= scale
+        for first, scores in self._scores(q):
             threshold = torch.minimum(bound, -_up(-best[:, -1]))  # below the n-th best
             found, places = _below(scores, threshold, n)
             best, order = torch.cat([best, found], 1).topk(n, largest=False)
             columns = torch.cat([columns, places + first], 1).gather(1, order)
-            first += len(tile)
         rough = (best + norms[:, None]).float()
         columns[rough.isinf()] = -1
         return rough.cpu().numpy(), columns.cpu().numpy()
@@ -167,6 +195,34 @@ class TorchScorer:
             terms = keys.sub_(q).square_() if self.metric == "l2" else keys.mul_(-q)
             distances[:, first : first + width] = terms.sum(2)
         return distances.masked_fill_(places < 0, torch.inf).cpu().numpy()
+
+    def within(self, queries: NDArray[np.float32], limit: NDArray[np.float64]) -> NDArray[np.int64]:
+        """See `Scorer`."""
+        q = torch.from_numpy(queries).to(self.device)
+        _, bound = self._bound(q, limit)
+        columns = []
+        for first, scores in self._scores(q):
+            found, places = _below(scores, bound, self.n_keys)
+            columns.append((places + first).masked_fill_(found.isinf(), -1))
+        return torch.cat(columns, 1).cpu().numpy()
+
+    def _bound(self, q: Tensor, limit: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """Return |q|^2, which scores leave out, or 0 for ip, and the limit of the scores."""
+        norms = q.double().square().sum(1) * (self.metric == "l2")
+        return norms, _up((torch.from_numpy(limit).to(self.device) - norms).float())
+
+    def _scores(self, q: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield (first column, rough distances less |q|^2) of each tile of the keys."""
+        squares, first = self.metric == "l2", 0
+        factors, scale = _factors(q, self.keys.dtype, factor=-2.0 if squares else -1.0)
+        for tile in self.keys.split(max(1, self.tile_bytes // (4 * len(q)))):
+            scores = _product(factors, tile)
+            if squares:
+                scores = torch.addcmul(tile.float().square().sum(1), scores, scale)
+            else:
+                scores *= scale
+            yield first, scores
+            first += len(tile)
 
 
 def _factors(q: Tensor, dtype: torch.dtype, *, factor: float) -> tuple[Tensor, Tensor]:
