@@ -101,7 +101,7 @@ class ShareNeighbors:
         if rough and ROUGH not in self.blocks[0]:
             raise ArtifactError(f"expected {self.folder} to have distances by codes, it has none")
         level, k = self.shares.index(share), self.contents["k"]
-        found = [by_distance(_first(block, level, k=k)) for block in self.blocks]
+        found = [by_distance(first_of_level(block, level, k=k)) for block in self.blocks]
         names = [*ARRAYS, *([ROUGH] if rough else [])]
         arrays = {name: np.concatenate([block[name] for block in found]) for name in names}
         if self.contents["search"].get("metric") == "ip":
@@ -129,7 +129,9 @@ def load_share_neighbors(folder: Path) -> ShareNeighbors:
     return ShareNeighbors(folder, contents, blocks)
 
 
-def _first(block: dict[str, NDArray[Any]], level: int, *, k: int) -> dict[str, NDArray[Any]]:
+def first_of_level(
+    block: dict[str, NDArray[Any]], level: int, *, k: int
+) -> dict[str, NDArray[Any]]:
     """Return the first k of each row whose level is at most the given one, filled as missing."""
     inside = block[LEVELS] <= level
     kept = inside & (np.cumsum(inside, axis=1, dtype=np.int32) <= k)

@@ -4,8 +4,8 @@ Xu et al. (2023), Table 3 and Figure 3. One job searches all shares below 1; the
 has its neighbors already. What is kept of a neighbor is its distance, the one by codes where codes
 chose it, and whether its value is the target: all that a probability of the target needs.
 
-Real neighbors of all shares cost one exact search: a share holds the next smaller one, so the keys
-that each adds are searched once, and lists are merged from the smallest share up.
+Real neighbors of all shares cost about one exact search, because each share holds the next smaller
+one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,12 +22,14 @@ from knnlm.experiments.shared.masks import APPROXIMATE, HALF, REAL, WHOLE, file_
 from knnlm.lm.scoring import Queries, load_queries
 from knnlm.retrieval.datastore import Datastore, open_datastore
 from knnlm.retrieval.encoder import available_device
-from knnlm.retrieval.engines.exact import add_keys, check_search, full_distances, scorer_of
+from knnlm.retrieval.engines.exact import full_distances
 from knnlm.retrieval.engines.inverted_file import index_of, sample_keys, search_index
-from knnlm.retrieval.engines.nearest import no_neighbors
+from knnlm.retrieval.engines.nearest import NO_LEVEL
+from knnlm.retrieval.engines.nested import search_nested
 from knnlm.retrieval.engines.settings import check_index
-from knnlm.retrieval.neighbors import ROUGH, by_distance, merge_lists, write_block
-from knnlm.retrieval.sampling import Entries, evenly_spaced
+from knnlm.retrieval.neighbors import ROUGH, by_distance, write_block
+from knnlm.retrieval.sampling import evenly_spaced
+from knnlm.retrieval.shares import LEVELS, first_of_level, share_levels
 from knnlm.runtime.artifacts import atomic_path, identity, require_origin
 from knnlm.runtime.making import Target, each_missing, making
 
@@ -117,9 +119,9 @@ class _Search:
         """Search what a unit names, and write its file."""
         share, mask, split = unit
         if mask == REAL:
-            levels = [rows_of(self.store, share, self.seed) for share in self.settings["shares"]]
-            found = real_neighbors(asked.hidden, self.store, levels, search=self.search)
-            for one, lists in zip(self.settings["shares"], found, strict=True):
+            shares = self.settings["shares"]
+            found = real_neighbors(asked.hidden, self.store, shares, search=self.search)
+            for one, lists in zip(shares, found, strict=True):
                 self._write((str(one), mask, split), lists, asked)
         elif mask == HALF:
             chosen = {"k": self.search["k"], "device": available_device()}
@@ -149,7 +151,7 @@ class _Search:
 
     def _build(self, share: float) -> faiss.IndexIVF:
         """Return an index of the entries of a share, trained on a sample of them."""
-        rows = rows_of(self.store, share, self.seed)
+        rows = np.flatnonzero(share_levels(self.store.entries, [share]) == 0)
         settings = index_settings(self.index, share, scaled_lists=self.settings["scaled_lists"])
         check_index(settings, n_entries=len(rows), dim=self.store.dim)
         sample = sample_keys(self.store, settings["train_keys"], seed=self.seed, among=rows)
@@ -172,16 +174,10 @@ def index_settings(index: Mapping[str, Any], share: float, *, scaled_lists: bool
     return {**index, "n_centroids": min(lists, index["n_centroids"])}
 
 
-def rows_of(store: Datastore, share: float | str, seed: int) -> NDArray[np.int64]:
-    """Return the entries of a whole datastore that its share of a seed holds, ascending."""
-    entries = Entries(store.n_entries, float(share), seed)
-    return entries.positions(np.arange(len(entries)))
-
-
 def real_neighbors(
     queries: NDArray[np.float32],
     store: Datastore,
-    shares: Sequence[NDArray[np.int64]],
+    shares: Sequence[float],
     *,
     search: Mapping[str, Any],
 ) -> Iterator[dict[str, NDArray[Any]]]:
@@ -190,52 +186,35 @@ def real_neighbors(
     Args:
         queries: (n_queries, dim).
         store: the whole datastore.
-        shares: entries of each, ascending; each holds those of the share before it.
+        shares: ascending.
         search: k; keys_mib and scores_mib bound the keys and the scores held at a time.
 
     Raises:
         ValueError: if the smallest share has fewer than k entries.
     """
-    k, before = search["k"], np.array([], dtype=np.int64)
-    queries = check_search(queries, store, k=k)
-    if len(shares[0]) < k:
+    k, levels = search["k"], share_levels(store.entries, shares)
+    if (levels == 0).sum() < k:
         raise ValueError(
             f"expected at least k = {k:,} entries in the smallest share of {store.folder}, got "
-            f"{len(shares[0]):,}; lower search.k, or raise the smallest of the shares"
+            f"{(levels == 0).sum():,}; lower search.k, or raise the smallest of the shares"
         )
-    scorer = {"device": available_device(), "tile_bytes": search["scores_mib"] << 20}
-    nearest: dict[str, NDArray[Any]] = {}
-    for rows in shares:
-        added = np.setdiff1d(rows, before, assume_unique=True)
-        ids, distances = no_neighbors(len(queries), k)
-        start = 0
-        for _, keys in _selected(store, added, slice_rows=_slice_rows(store, search)):
-            add_keys(ids, distances, queries, start, scorer_of(keys, **scorer))
-            start += len(keys)
-        ids = np.where(ids < 0, -1, added[ids]) if len(added) else ids
-        found = {"ids": ids, "distances": distances, "values": store.values(ids)}
-        nearest = _merged(nearest, found, k=k)
-        before = rows
-        yield nearest
-
-
-def _merged(
-    nearest: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]], *, k: int
-) -> dict[str, NDArray[Any]]:
-    """Return the k nearest of two sets of lists, of which the first may be none."""
-    every = {name: [lists[name] for lists in (nearest, found) if lists] for name in found}
-    return merge_lists({name: np.concatenate(a, axis=1) for name, a in every.items()}, k=k)
-
-
-def _slice_rows(store: Datastore, search: Mapping[str, Any]) -> int:
-    return max(1, (search["keys_mib"] << 20) // (4 * store.dim))
+    tiles = {
+        "slice_rows": max(1, (search["keys_mib"] << 20) // (4 * store.dim)),
+        "tile_bytes": search["scores_mib"] << 20,
+        "device": available_device(),
+    }
+    ids, distances = search_nested(queries, store, levels, k=k, **tiles)
+    of_found = np.where(ids < 0, NO_LEVEL, levels[ids]).astype(np.uint8)
+    found = {"ids": ids, "distances": distances, "values": store.values(ids), LEVELS: of_found}
+    for level in range(len(shares)):
+        yield first_of_level(found, level, k=k)
 
 
 def _selected(
-    store: Datastore, rows: NDArray[np.int64], *, slice_rows: int | None = None
+    store: Datastore, rows: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield some entries of a datastore, ids and keys in fp32, slice by slice in order."""
-    for start, keys in store.slices(slice_rows):
+    for start, keys in store.slices():
         first, last = np.searchsorted(rows, [start, start + len(keys)])
         if last > first:
             yield rows[first:last], np.ascontiguousarray(keys[rows[first:last] - start])

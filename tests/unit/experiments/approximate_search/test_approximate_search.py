@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scored_run_artifacts import SETTINGS, write_run, write_masks
+from scored_run_artifacts import SETTINGS, write_masks, write_run
 from test_settings import settings_of
 
 from knnlm.evidence.tables import select

@@ -1,5 +1,7 @@
 """Real neighbors in nested shares are those of the definition; an index of a share stays in it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,12 +23,11 @@ from knnlm.experiments.approximate_search.half_precision import half_distances, 
 from knnlm.experiments.approximate_search.mask_search import (
     index_settings,
     real_neighbors,
-    rows_of,
     search_masks,
 )
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.datastore import open_datastore
-from knnlm.retrieval.sampling import evenly_spaced
+from knnlm.retrieval.sampling import Entries, evenly_spaced
 from knnlm.runtime.artifacts import ArtifactError, read_manifest
 
 SITE = "ffn_input_after_layer_norm"
@@ -42,6 +43,12 @@ INDEX = {
 SHARES = {"shares": [0.2, 0.5], "queries": 40, "scaled_lists": True}
 
 
+def rows_of(share, *, n_entries, seed=0):
+    """Return the entries of a whole datastore that its share holds."""
+    entries = Entries(n_entries, share, seed)
+    return entries.positions(np.arange(len(entries)))
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(0, 2**16),
@@ -53,38 +60,23 @@ def test_neighbors_in_nested_shares_are_those_of_the_definition_ties_and_all(see
     keys = rng.integers(0, 4, (400, dim)).astype(np.float16)  # exact distances, many of them tied
     queries = rng.integers(0, 4, (5, dim)).astype(np.float32)
     store = datastore_of(keys, rows_per_shard=64)
-    levels = [rows_of(store, share, 3) for share in sorted(shares)]
+    store = replace(store, entries=Entries(400, 1.0, 3))
 
-    found = real_neighbors(queries, store, levels, search=SEARCH | {"k": 30})
+    found = real_neighbors(queries, store, sorted(shares), search=SEARCH | {"k": 30})
 
-    for rows, lists in zip(levels, found, strict=True):
+    for share, lists in zip(sorted(shares), found, strict=True):
+        rows = rows_of(share, n_entries=400, seed=3)
         places, distances = nearest_by_definition(queries, keys[rows], 30)
         np.testing.assert_array_equal(lists["ids"], rows[places])
         np.testing.assert_array_equal(lists["distances"], distances)
         np.testing.assert_array_equal(lists["values"], rows[places])
 
 
-def test_slices_of_keys_change_no_bit_of_the_real_neighbors(monkeypatch):
-    rng = np.random.default_rng(0)
-    keys = rng.standard_normal((900, 12)).astype(np.float16)
-    queries = rng.standard_normal((20, 12)).astype(np.float32)
-    store = datastore_of(keys, rows_per_shard=128)
-    levels = [rows_of(store, share, 0) for share in (0.1, 0.4)]
-    whole = [*real_neighbors(queries, store, levels, search=SEARCH)]
-
-    monkeypatch.setattr(mask_search, "_slice_rows", lambda *_: 77)
-    sliced = [*real_neighbors(queries, store, levels, search=SEARCH)]
-
-    for one, other in zip(whole, sliced, strict=True):
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name])
-
-
 def test_a_share_with_fewer_entries_than_neighbors_is_refused():
     store = datastore_of(np.zeros((100, 2), dtype=np.float16))
 
     with pytest.raises(ValueError, match=r"at least k = 6 entries in the smallest share .* got 5;"):
-        next(real_neighbors(np.zeros((1, 2)), store, [rows_of(store, 0.05, 0)], search=SEARCH))
+        next(real_neighbors(np.zeros((1, 2)), store, [0.05], search=SEARCH))
 
 
 def test_distances_in_half_precision_round_every_term():
@@ -169,7 +161,7 @@ def expected_in(inputs, share, split, k):
     (shard,) = open_datastore(inputs / "base")
     scored = load_queries(inputs / split)
     places = evenly_spaced(scored.n_queries, 40)
-    rows = rows_of(open_datastore(inputs / "base"), share, 0)
+    rows = rows_of(share, n_entries=len(shard.datastore_keys))
     ids, distances = nearest_by_definition(
         scored.hidden(SITE)[places], shard.datastore_keys[rows], k
     )

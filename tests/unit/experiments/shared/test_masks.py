@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from scored_run_artifacts import SETTINGS, K, write_run, write_masks
+from scored_run_artifacts import SETTINGS, K, write_masks, write_run
 
 from knnlm.experiments.shared.masks import IN_HALF, MODES, Masks
 from knnlm.experiments.shared.scored_run import ScoredRun
