@@ -15,6 +15,7 @@ rule evaluate_key_and_distance:
         **knn_lms(
             config["key_and_distance"]["keys"].values(),
             indexes=config["key_and_distance"]["indexes"].values(),
+            splits=["validation", "test"],
             seeds=[LM_SEED],
         ),
     output:

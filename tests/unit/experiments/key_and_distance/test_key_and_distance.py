@@ -77,6 +77,11 @@ def test_the_oracle_is_at_most_either_and_lmbda_of_test_at_most_the_tuned_one(ta
             table, method="knn_lm", setting=f"{name}/lmbda_of_test", metric="perplexity_per_token"
         )
         assert of_test <= mixed
+        at_1, of_test_at_1 = (
+            value(table, method="knn_lm", setting=f"{name}/{choice}", metric="perplexity_per_token")
+            for choice in ("temperature_1", "temperature_1_lmbda_of_test")
+        )
+        assert of_test_at_1 <= at_1
 
 
 def test_the_best_lmbda_is_that_of_a_search_by_hand():
