@@ -102,11 +102,11 @@ def best_lmbda(
 
 def _rows(scored: ScoredSplit, one: Combination, every: list[Combination]) -> list[Row]:
     """Return the rows of a key and a distance: tuned, alone, mixed and as an oracle."""
-    rows = one.retrieved.tuned_rows(one.name)
+    rows = one.retrieved.tuned_rows(f"{one.name}/{TUNED}")
     for (method, choice), nll in one.nlls.items():
         others = {o.name: o.nlls[method, choice] for o in every if o.name != one.name}
-        setting = one.name if choice == TUNED else f"{one.name}/{choice}"
-        rows += scored.rows(method, setting, nll, against={"lm": scored.nll, **others})
+        against = {"lm": scored.nll, **others}
+        rows += scored.rows(method, f"{one.name}/{choice}", nll, against=against)
     return rows + _alone(scored, one)
 
 
@@ -115,7 +115,7 @@ def _alone(scored: ScoredSplit, one: Combination) -> list[Row]:
 
     With one such target it is infinite; over the others it is given beside it.
     """
-    names, found = scored.row_names(ALONE, one.name), np.isfinite(one.knn)
+    names, found = scored.row_names(ALONE, f"{one.name}/{TUNED}"), np.isfinite(one.knn)
     nll = np.where(found, -one.knn, np.inf)
     level = {"metric": "perplexity_per_token", "value": perplexity_per_token(nll)}
     where = {"metric": "perplexity_where_found", "value": perplexity_per_token(nll[found])}

@@ -38,9 +38,12 @@ def value(table, **names):
 
 def test_each_key_and_distance_is_compared_with_all_others_and_the_lm(table):
     levels = select(table, method="knn_lm", metric="perplexity_per_token")
-    assert [s for s in levels["setting"] if "/" not in s] == NAMES
+    tuned = [name for name in levels["setting"] if name.endswith("/tuned")]
+    assert tuned == [f"{name}/tuned" for name in NAMES]
     for name in NAMES:
-        metrics = set(table[(table["setting"] == name) & (table["method"] == "knn_lm")]["metric"])
+        metrics = set(
+            table[(table["setting"] == f"{name}/tuned") & (table["method"] == "knn_lm")]["metric"]
+        )
         for other in ["lm", *(o for o in NAMES if o != name)]:
             assert f"nats_per_token_vs_{other}" in metrics
         assert f"nats_per_token_vs_{name}" not in metrics
@@ -48,16 +51,19 @@ def test_each_key_and_distance_is_compared_with_all_others_and_the_lm(table):
 
 def test_temperatures_have_the_unit_of_their_distance(table):
     units = select(table, metric="temperature").set_index("setting")["unit"]
-    assert units["att_l2"] == "squared distance"
-    assert units["att_ip"] == "inner product"
-    assert set(select(table, metric="mean_spread")["setting"]) == {"att_ip", "ffn_ip"}
+    assert units["att_l2/tuned"] == "squared distance"
+    assert units["att_ip/tuned"] == "inner product"
+    assert set(select(table, metric="mean_spread")["setting"]) == {
+        "att_ip/tuned",
+        "ffn_ip/tuned",
+    }
 
 
 def test_alone_is_infinite_where_a_target_has_no_neighbor(table):
     shares = select(table, metric="share_without_target")["value"]
     assert (shares > 0).any()
     for name in NAMES:
-        names = {"method": "knn", "setting": name}
+        names = {"method": "knn", "setting": f"{name}/tuned"}
         share = value(table, metric="share_without_target", **names)
         level = value(table, metric="perplexity_per_token", **names)
         assert np.isposinf(level) == (share > 0)
@@ -69,7 +75,7 @@ def test_alone_is_infinite_where_a_target_has_no_neighbor(table):
 def test_the_oracle_is_at_most_either_and_lmbda_of_test_at_most_the_tuned_one(table):
     for name in NAMES:
         mixed, oracle = (
-            value(table, method=method, setting=name, metric="perplexity_per_token")
+            value(table, method=method, setting=f"{name}/tuned", metric="perplexity_per_token")
             for method in ("knn_lm", "oracle")
         )
         assert oracle <= value(table, method="lm", metric="perplexity_per_token")
