@@ -65,6 +65,7 @@ STEPS = {
     "encode_documents": Step(
         "documents/base/seed0/gazetteer", "base/seed0/gazetteer", "*/positions.npy"
     ),
+    "search_masks": Step("masks/seed0", "seed0", "*-approximate-*.npz"),
     "project_distributions": Step("projections/seed0/f", "seed0/f", "*.npz"),
     "project_on_heads": Step("projections/seed0/optima", "seed0", "*.npz"),
     "train_mlp_replacement": Step("replacements/base/seed0/random", "base/seed0/random"),

@@ -181,8 +181,9 @@ def test_shared_files_name_no_experiment():
         if re.search(rf"\b(evaluate_|plot_)?{name}\b", path.read_text())
     }
 
-    # The explorer shows the neighbors that this one evaluates: it is built in the same runs.
-    assert {name for _, name in named} <= {"knn_perplexity"}
+    # The explorer shows the neighbors that the first one evaluates: it is built in the same runs.
+    # The other's name is that of a setting too.
+    assert {name for _, name in named} <= {"knn_perplexity", "temperature"}
 
 
 def test_a_trivial_experiment_is_small():

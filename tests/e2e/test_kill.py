@@ -24,6 +24,7 @@ ROOM = {
     "encode_index_part": ("*", 0.75),
     "search_part": ("*", 0.5),
     "search_fused_part": ("*", 1.5),
+    "search_masks": ("*.npz", 0.6),
     "train_mlp_replacement": ("replacement.safetensors", 4.5),
 }
 

@@ -144,13 +144,18 @@ def write_neighbors(root, queries, *, searched=None, **names):
     shape = (len(targets), K)
     right = generator.random(shape) < np.linspace(0.7, 0.2, K)
     other = generator.integers(1, FIRST_WORD + len(WORDS), size=shape)
+    arrays = {
+        "ids": generator.integers(0, 400, size=shape),
+        "distances": np.sort(generator.gamma(4.0, size=shape), axis=1).astype(np.float32),
+        "values": np.where(right, targets[:, None], other).astype(np.int32),
+    }
+    search = {"engine": index, "metric": "ip" if index.endswith("_ip") else "l2"}
+    if index == "ivfpq":
+        noise = generator.normal(size=shape).astype(np.float32)
+        arrays["rough"] = np.abs(arrays["distances"] + noise)
+        search["rescore"] = True
     folder.mkdir(parents=True)
-    np.savez(
-        folder / "block-00000.npz",
-        ids=generator.integers(0, 400, size=shape),
-        distances=np.sort(generator.gamma(4.0, size=shape), axis=1).astype(np.float32),
-        values=np.where(right, targets[:, None], other).astype(np.int32),
-    )
+    np.savez(folder / "block-00000.npz", **arrays)
     counts = {"n_queries": len(targets), "of_queries": len(every), "block_queries": len(targets)}
     entries = {"entries": Entries(N_DOCUMENTS * LENGTH - 1).described()}
     write_manifest(
@@ -159,7 +164,45 @@ def write_neighbors(root, queries, *, searched=None, **names):
         names=names | {"corpus": CORPUS},
         settings={},
         made_from={"queries": identity(queries, kind="queries")},
-        contents=counts | entries | {"k": K, "recall": 0.75, "recall_queries": 16},
+        contents=counts
+        | entries
+        | {"k": K, "recall": 0.75, "recall_queries": 16, "search": search},
+    )
+    return folder
+
+
+def write_masks(root, inputs, shares, *, searched):
+    """Write neighbors in shares of the datastore base, of the first LM seed, from a run's inputs.
+
+    A target has neighbors with its value more often in a larger share; approximate distances are
+    noisy, and half of the approximate neighbors of share 0.1 are missing.
+    """
+    folder = root / "masks/seed0"
+    folder.mkdir(parents=True)
+    made_from = {}
+    for split in SPLITS:
+        (queries,) = (f for f in inputs["queries"] if {"base", "seed0", split} <= {*f.parts})
+        made_from[f"queries_{split}"] = identity(queries, kind="queries")
+        every = np.load(queries / "targets.npy")
+        n = len(evenly_spaced(len(every), searched))
+        for share, mask in product((*shares, "1.0"), ("real", "approximate", "half")):
+            generator = numpy_generator(7, split, share, mask)
+            distances = np.sort(generator.gamma(4.0, size=(n, K)), axis=1).astype(np.float32)
+            arrays = {"matches": generator.random((n, K)) < 0.1 + 0.5 * float(share)}
+            if mask == "approximate":
+                noise = generator.normal(size=(n, K)).astype(np.float32)
+                arrays["rough"] = np.abs(distances + noise)
+                if share == "0.1":
+                    distances[:, K // 2 :] = arrays["rough"][:, K // 2 :] = np.inf
+                    arrays["matches"][:, K // 2 :] = False
+            np.savez(folder / f"{share}-{mask}-{split}.npz", distances=distances, **arrays)
+    write_manifest(
+        folder,
+        kind="masks",
+        names={"seed": "0"},
+        settings={},
+        made_from=made_from,
+        contents={"queries": {}},
     )
     return folder
 

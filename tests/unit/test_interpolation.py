@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax, logsumexp
 
-from knnlm.retrieval.interpolation import knn_log_probs, mean_distance, mix_log_probs, sweep
+from knnlm.retrieval.interpolation import (
+    knn_log_probs,
+    knn_probs,
+    mean_distance,
+    mean_nll,
+    mix_log_probs,
+    sweep,
+)
 
 DISTANCES = np.array([[0.0, 1.0, 4.0]], dtype=np.float32)
 VALUES = np.array([[7, 3, 7]], dtype=np.int32)
@@ -245,3 +252,19 @@ def test_bad_input_is_refused_with_the_reason(change, message):
 def test_no_neighbors_at_all_have_no_mean_distance():
     with pytest.raises(ValueError, match="raise n_probes"):
         mean_distance(np.full((2, 3), np.inf, dtype=np.float32))
+
+
+def test_many_temperatures_at_once_give_what_each_gives_alone():
+    distances, values, targets, lm = random_neighbors()
+    distances[5], values[5] = np.inf, -1  # a query with no neighbor at all
+    temperatures, lmbdas = [0.3, 2.0, 40.0], [0.0, 0.2, 0.9]
+
+    probs = knn_probs(distances, values == targets[:, None], temperatures=temperatures)
+
+    for place, temperature in enumerate(temperatures):
+        alone = knn_log_probs(distances, values, targets, temperature=temperature)
+        np.testing.assert_allclose(probs[place], np.exp(alone), rtol=1e-12)
+    expected = sweep(
+        distances, values, targets, lm, ks=[16], temperatures=temperatures, lmbdas=lmbdas
+    )
+    np.testing.assert_allclose(mean_nll(lm, probs, lmbdas), expected[0], rtol=1e-12)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from retrieval_artifacts import assert_neighbors_agree, datastore_of, nearest_by_definition
 
 import knnlm.retrieval.engines.exact
-from knnlm.retrieval.engines.exact import _limit, search_exact
+from knnlm.retrieval.engines.exact import limit_of, search_exact
 from knnlm.retrieval.engines.scorers import FaissScorer, TorchScorer
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -91,7 +91,7 @@ def test_rough_distances_are_within_the_declared_error(kind, dtype, device):
     true = (differences**2).sum(axis=2)
     for column in range(len(keys)):
         # Were this key the k-th, its rough distance would have to be below the limit.
-        limit = _limit(queries, true[:, [column]], scorer.error)
+        limit = limit_of(queries, true[:, column], scorer)
         assert (by_column[:, column] <= limit).all()
     assert (np.diff(rough, axis=1) >= 0).all()
     assert exact.shape == rough.shape

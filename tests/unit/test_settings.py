@@ -148,7 +148,7 @@ BAD = {
     "unknown index": (
         {"baseline": {"indexes": ["hnsw"]}},
         r"baseline\.indexes\.0: unknown name 'hnsw'; "
-        r"known indexes: exact, fused, ivf_flat, ivfpq",
+        r"known indexes: exact, exact_ip, fused, ivf_flat, ivfpq",
     ),
     "curves of an index without a row": (
         {"baseline": {"index": "exact", "indexes": ["ivfpq"]}},
@@ -339,9 +339,9 @@ BAD = {
         {"datastores": {"a": {"extends": "b"}, "b": {"extends": "a"}}},
         r"datastores\.b\.extends: expected one of datastores that does not extend this one",
     ),
-    "inner product": (
-        {"indexes": {"exact": {"metric": "ip"}}},
-        r"indexes\.exact\.metric: expected l2, the only metric that the engine exact has",
+    "metric that there is not": (
+        {"indexes": {"exact": {"metric": "cosine"}}},
+        r"indexes\.exact\.metric .*one of .* got .cosine",
     ),
     "run that is a path": ({"run": "../elsewhere"}, r"run .*'\.\./elsewhere'"),
 }
@@ -364,6 +364,8 @@ def test_a_split_with_fewer_bytes_than_tokens_asked_stops_before_any_job(tmp_pat
         corpus="mine",
         corpora={"mine": {"source": "local", "path": str(tmp_path), "documents": "lines"}},
         models={"base": {"training": training}},
+        approximate_search={"shares": [0.6]},  # 1,200 bytes: as many entries at most
+        temperature={"shares": [0.6]},
     )
 
     with pytest.raises(SettingsError) if refused else nullcontext() as stopped:

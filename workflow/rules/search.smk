@@ -100,3 +100,44 @@ rule search_neighbors:
         threads=1,
     script:
         "../../scripts/search_neighbors.py"
+
+
+rule search_shares:
+    """Find the k nearest keys of every query in each of the nested shares of a datastore.
+
+    All of them for about one search of the whole: each key is compared once.
+    """
+    input:
+        datastore="<results>/datastores/{datastore}/seed{seed}",
+        index="<results>/indexes/{datastore}/seed{seed}/{index}",
+        queries=queries_of_datastore,
+    output:
+        neighbors=directory(
+            "<results>/share_neighbors/{datastore}/seed{seed}/{index}/{corpus}/{split}"
+        ),
+    log:
+        "<logs>/search_shares/{datastore}/seed{seed}/{index}/{corpus}/{split}.log",
+    benchmark:
+        "<benchmarks>/search_shares/{datastore}/seed{seed}/{index}/{corpus}/{split}.tsv"
+    wildcard_constraints:
+        datastore=names_in("shares"),
+        index=names_in("indexes", engine=["exact", *INVERTED_FILES]),
+    conda:
+        CONDA
+    threads: config["threads"]["search"]
+    resources:
+        **NEEDS,
+    params:
+        fingerprint=fingerprint(
+            "scripts/search_shares.py",
+            threads="search",
+            search=True,
+            datastores="datastore",
+            shares="datastore",
+        ),
+        threads=config["threads"]["search"],
+        search=config["search"],
+        shares=lookup(dpath="shares/{datastore}", within=config),
+        queries=lookup(dpath="datastores/{datastore}/queries", within=config),
+    script:
+        "../../scripts/search_shares.py"

@@ -80,6 +80,16 @@ class Entries:
             found[places] = self._drawn(block)[flat[places] - block * per_block]
         return found.reshape(ids.shape)
 
+    def holds(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which positions of the stream are entries, (n,) as `positions`."""
+        held = np.full(positions.size, self.share == 1)
+        if self.share < 1:
+            for block, places in group_by_range(positions, BLOCK):
+                drawn = np.zeros(BLOCK, np.bool_)
+                drawn[self._drawn(block) - block * BLOCK] = True
+                held[places] = drawn[positions[places] - block * BLOCK]
+        return held
+
     def called(self, name: str) -> str:
         """Return how an error calls a datastore: with its share, if it is not whole."""
         return name if self.share == 1 else f"{name} at a share of {self.share}"

@@ -5,7 +5,7 @@ What the schema cannot say: that sizes fit together. Those of one experiment sta
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from knnlm.runtime.settings import SettingsError
@@ -38,12 +38,18 @@ def check_relations(settings: Settings) -> None:
     for name, model in settings["models"].items():
         _trained_on_its_tokens(settings, name, model)
         _starts_from_its_like(settings, name, model)
-    for name, index in settings["indexes"].items():
-        if index["metric"] != "l2":
-            raise SettingsError(
-                f"indexes.{name}.metric: expected l2, the only metric that the engine "
-                f"{index['engine']} has so far, got {index['metric']!r}"
-            )
+    for name, shares in settings["shares"].items():
+        _shares(settings, name, shares)
+
+
+def _shares(settings: Settings, name: str, shares: Sequence[float]) -> None:
+    """Check that shares of a datastore ascend, and that it holds them."""
+    own = settings["datastores"][name]["share"]
+    if [*shares] != sorted(shares) or shares[-1] > own:
+        raise SettingsError(
+            f"shares.{name}: expected shares that ascend, up to that of the datastore, {own}, got "
+            f"{[*shares]}; sort them, or raise datastores.{name}.share"
+        )
 
 
 def _baseline(settings: Settings) -> None:
@@ -138,10 +144,18 @@ def tokens_needed(settings: Settings, corpus: str, tokenizer: str) -> dict[str, 
         name: model for name, model in settings["models"].items() if model["tokenizer"] == tokenizer
     }
     windows = {f"models.{name}.context": 1 + model["context"] for name, model in models.items()}
-    entries = {
-        f"search.k in datastores.{name}": 1 + math.ceil(settings["search"]["k"] / store["share"])
+    stores = {
+        name: store
         for name, store in settings["datastores"].items()
         if store["model"] in models and store["corpus"] == corpus
+    }
+    k, shares = settings["search"]["k"], settings["shares"]
+    entries = {
+        f"search.k in datastores.{name}": 1 + math.ceil(k / store["share"])
+        for name, store in stores.items()
+    } | {
+        f"search.k in shares.{name}": 1 + math.ceil(k / shares[name][0])
+        for name in stores.keys() & shares
     }
     validated = {
         f"models.{name}.training.validation_tokens": model["training"]["validation_tokens"] or 0

@@ -1,11 +1,13 @@
 """Scorers: how the keys of one slice are compared with queries, on the CPU or on a torch device.
 
 A scorer finds candidates by a matrix product, whose rounding errors it declares, and computes
-distances again by direct differences. The CPU's is faiss; on a GPU keys that are stored in
-half precision are multiplied as such, with sums in fp32.
+distances again by direct differences, or inner products by direct sums. The CPU's is faiss; on a
+GPU keys that are stored in half precision are multiplied as such, with sums in fp32.
 """
 
 import warnings
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Protocol
 
 import faiss
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 HALF_ULP = 2.0**-24  # largest relative error of one fp32 operation
+TINY = float(np.finfo(np.float32).tiny)  # below 0: faiss leaves out what equals the bound
 HALF_BITS = 10  # queries are scaled to below 2**10 before they are cut into two halves
 DIRECT_BYTES = 1 << 30  # differences held at a time on a torch device
 
@@ -27,8 +30,12 @@ class Scorer(Protocol):
         margin: candidates beyond k that make it likely that none is missed.
         error: relative rounding error of one step of a rough distance.
         queries_at_a_time: queries whose candidates are scored again together.
+        metric: l2 or ip; a distance of the latter is an inner product with its sign turned.
+        largest_norm: of the keys; only ip needs it, and has it.
     """
 
+    metric: str
+    largest_norm: float
     n_keys: int
     margin: int
     error: float
@@ -45,7 +52,14 @@ class Scorer(Protocol):
     def direct(
         self, queries: NDArray[np.float32], columns: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Return the squared distance of each query to its columns; +inf where that is -1."""
+        """Return the distance of each query to its columns; +inf where that is -1."""
+
+    def within(self, queries: NDArray[np.float32], limit: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the columns whose rough distance is at most the finite limit of their query.
+
+        Returns:
+            (n_queries, n), in no order, filled with -1; worth it where they are few.
+        """
 
 
 class FaissScorer:
@@ -53,14 +67,34 @@ class FaissScorer:
 
     margin, error, queries_at_a_time = 32, HALF_ULP, 64
 
-    def __init__(self, keys: NDArray[np.float32]) -> None:
-        self.keys, self.n_keys = keys, len(keys)
+    def __init__(self, keys: NDArray[np.float32], *, metric: str = "l2") -> None:
+        self.keys, self.n_keys, self.metric = keys, len(keys), metric
+        self.largest_norm = 0.0
+        if metric == "ip":
+            norms = np.empty(len(keys), dtype=np.float32)
+            pointers = (faiss.swig_ptr(array) for array in (norms, keys))
+            faiss.fvec_norms_L2(*pointers, keys.shape[1], len(keys))
+            self.largest_norm = float(norms.max(initial=0))
+
+    @cached_property
+    def _augmented(self) -> faiss.IndexFlatIP:
+        """The keys with two more columns, see `within`."""
+        norms = np.zeros((self.n_keys, 1), np.float32)
+        if self.metric == "l2":
+            norms = np.square(self.keys).sum(axis=1, keepdims=True)
+        keys = np.concatenate([self.keys, norms, np.ones_like(norms)], axis=1)
+        index = faiss.IndexFlatIP(keys.shape[1])
+        index.add(keys)
+        return index
 
     def candidates(
         self, queries: NDArray[np.float32], n: int, limit: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """See `Scorer`."""
-        return faiss.knn(queries, self.keys, n)
+        if self.metric == "l2":
+            return faiss.knn(queries, self.keys, n)
+        products, columns = faiss.knn(queries, self.keys, n, metric=faiss.METRIC_INNER_PRODUCT)
+        return np.negative(products, out=products), columns
 
     def direct(
         self, queries: NDArray[np.float32], columns: NDArray[np.int64]
@@ -69,10 +103,29 @@ class FaissScorer:
         columns = np.ascontiguousarray(columns)
         distances = np.empty(columns.shape, dtype=np.float32)
         arrays = (distances, queries, self.keys, columns)
-        faiss.fvec_L2sqr_by_idx(
-            *(faiss.swig_ptr(array) for array in arrays), queries.shape[1], *columns.shape
-        )
-        return distances
+        pointers = [faiss.swig_ptr(array) for array in arrays]
+        if self.metric == "l2":
+            faiss.fvec_L2sqr_by_idx(*pointers, queries.shape[1], *columns.shape)
+            return distances
+        faiss.fvec_inner_products_by_idx(*pointers, queries.shape[1], *columns.shape)
+        return np.negative(distances, out=distances)
+
+    def within(self, queries: NDArray[np.float32], limit: NDArray[np.float64]) -> NDArray[np.int64]:
+        """See `Scorer`.
+
+        One inner product says limit - |q - k|^2 = 2qk - |k|^2 + (limit - |q|^2), that of
+        (2q, -1, limit - |q|^2) and (k, |k|^2, 1): so each query has a bound of its own, where
+        faiss has one for all. Of the metric ip it says limit + qk.
+        """
+        factor = 2 if self.metric == "l2" else 1
+        norms = np.square(queries, dtype=np.float64).sum(axis=1) * (factor == 2)
+        left = (limit - norms).astype(np.float32)[:, None]
+        augmented = np.hstack([factor * queries, np.full_like(left, -1), left])
+        bounds, _, found = self._augmented.range_search(augmented, -TINY)
+        counts = np.diff(bounds.astype(np.int64))
+        columns = np.full((len(queries), counts.max(initial=0)), -1, dtype=np.int64)
+        columns[np.arange(columns.shape[1]) < counts[:, None]] = found
+        return columns
 
 
 class TorchScorer:
@@ -87,18 +140,23 @@ class TorchScorer:
     device but for a chance of one in some millions, and identical for identical keys.
     """
 
-    def __init__(self, keys: NDArray, *, device: str, tile_bytes: int) -> None:
+    def __init__(self, keys: NDArray, *, device: str, tile_bytes: int, metric: str = "l2") -> None:
         """Take the keys of a slice to the device.
 
         Args:
             keys: (n_keys, dim), float16 or float32, also memory-mapped.
             device: of torch, such as "cuda" or "cpu:0".
             tile_bytes: of the fp32 scores of a tile; two or three such arrays live at a time.
+            metric: l2 or ip.
         """
         with warnings.catch_warnings():  # memory-mapped rows are read-only, and only read
             warnings.simplefilter("ignore")
             self.keys = torch.from_numpy(keys).to(device)
         self.n_keys, self.device, self.tile_bytes = len(keys), device, tile_bytes
+        self.metric, self.largest_norm = metric, 0.0
+        if metric == "ip" and len(keys):
+            blocks = self.keys.split(max(1, DIRECT_BYTES // (8 * self.keys.shape[1])))
+            self.largest_norm = max(float(b.double().square().sum(1).max()) for b in blocks) ** 0.5
         in_halves = self.keys.dtype == torch.float16
         self.margin, self.error = (256, 8 * HALF_ULP) if in_halves else (32, HALF_ULP)
         self.queries_at_a_time = 256
@@ -112,19 +170,14 @@ class TorchScorer:
         a tile is below them, and only what is gets merged.
         """
         q = torch.from_numpy(queries).to(self.device)
-        norms = q.double().square().sum(1)  # left out of the scores, added at the end
-        factors, scale = _factors(q, self.keys.dtype)
-        bound = _up((torch.from_numpy(limit).to(self.device) - norms).float())
+        norms, bound = self._bound(q, limit)
         best = torch.full((len(q), n), torch.inf, device=self.device)
         columns = torch.full((len(q), n), -1, device=self.device)
-        first = 0
-        for tile in self.keys.split(max(1, self.tile_bytes // (4 * len(q)))):
-            scores = torch.addcmul(tile.float().square().sum(1), _product(factors, tile), scale)
+        for first, scores in self._scores(q):
             threshold = torch.minimum(bound, -_up(-best[:, -1]))  # below the n-th best
             found, places = _below(scores, threshold, n)
             best, order = torch.cat([best, found], 1).topk(n, largest=False)
             columns = torch.cat([columns, places + first], 1).gather(1, order)
-            first += len(tile)
         rough = (best + norms[:, None]).float()
         columns[rough.isinf()] = -1
         return rough.cpu().numpy(), columns.cpu().numpy()
@@ -139,19 +192,48 @@ class TorchScorer:
         distances = torch.empty(columns.shape, device=self.device)
         for first in range(0, columns.shape[1], width):
             keys = self.keys[places[:, first : first + width].clamp(min=0)].double()
-            distances[:, first : first + width] = keys.sub_(q).square_().sum(2)
+            terms = keys.sub_(q).square_() if self.metric == "l2" else keys.mul_(-q)
+            distances[:, first : first + width] = terms.sum(2)
         return distances.masked_fill_(places < 0, torch.inf).cpu().numpy()
 
+    def within(self, queries: NDArray[np.float32], limit: NDArray[np.float64]) -> NDArray[np.int64]:
+        """See `Scorer`."""
+        q = torch.from_numpy(queries).to(self.device)
+        _, bound = self._bound(q, limit)
+        columns = []
+        for first, scores in self._scores(q):
+            found, places = _below(scores, bound, self.n_keys)
+            columns.append((places + first).masked_fill_(found.isinf(), -1))
+        return torch.cat(columns, 1).cpu().numpy()
 
-def _factors(q: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return what is multiplied with the keys, and what turns the product into -2 q k."""
+    def _bound(self, q: Tensor, limit: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """Return |q|^2, which scores leave out, or 0 for ip, and the limit of the scores."""
+        norms = q.double().square().sum(1) * (self.metric == "l2")
+        return norms, _up((torch.from_numpy(limit).to(self.device) - norms).float())
+
+    def _scores(self, q: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield (first column, rough distances less |q|^2) of each tile of the keys."""
+        squares, first = self.metric == "l2", 0
+        factors, scale = _factors(q, self.keys.dtype, factor=-2.0 if squares else -1.0)
+        for tile in self.keys.split(max(1, self.tile_bytes // (4 * len(q)))):
+            scores = _product(factors, tile)
+            if squares:
+                scores = torch.addcmul(tile.float().square().sum(1), scores, scale)
+            else:
+                scores *= scale
+            yield first, scores
+            first += len(tile)
+
+
+def _factors(q: Tensor, dtype: torch.dtype, *, factor: float) -> tuple[Tensor, Tensor]:
+    """Return what is multiplied with the keys, and what turns the product into `factor` x q k."""
     if dtype != torch.float16:
-        return q, torch.full((len(q), 1), -2.0, device=q.device)
+        return q, torch.full((len(q), 1), factor, device=q.device)
     _, exponent = torch.frexp(q.abs().amax(1, keepdim=True))
     scaled = torch.ldexp(q, HALF_BITS - exponent)
     high = scaled.half()
     low = (scaled - high.float()).half()
-    scale = torch.ldexp(torch.full_like(q[:, :1], -2.0), exponent - HALF_BITS)
+    scale = torch.ldexp(torch.full_like(q[:, :1], factor), exponent - HALF_BITS)
     return torch.cat([high, low], 1), scale
 
 
