@@ -150,7 +150,7 @@ def sweep(
     totals = np.zeros((len(ks), len(temperatures), len(weights)))
     for rows in _row_blocks(len(targets)):
         knn = _knn_probs(distances[rows], values[rows] == targets[rows, None], ks, temperatures)
-        totals += sum_of_mixed(lm_log_probs[rows], knn, weights)
+        totals += _sum_of_mixed(lm_log_probs[rows], knn, weights)
     return -totals / len(targets)
 
 
@@ -183,24 +183,15 @@ def _knn_probs(
     return probs
 
 
-def sum_of_mixed(
+def _sum_of_mixed(
     lm_log_probs: NDArray[np.float64],
     knn_probs: NDArray[np.float64],
     lmbdas: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return sums over queries of log((1 - lmbda) p_LM + lmbda p_kNN), in nats.
+    """Return sums over queries of log((1 - lmbda) p_LM + lmbda p_kNN), shaped as in `sweep`.
 
     Both parts are divided by the larger, so a mixture lies between min(lmbda, 1 - lmbda) and 1.
     Then many can be multiplied before one logarithm is taken, which is where the time would go.
-
-    Args:
-        lm_log_probs: (n_queries,), natural logarithms, finite.
-        knn_probs: (n_k, n_temperatures, n_queries), of the target, or of whatever stands in the
-            place of kNN; NaN for a query without neighbors.
-        lmbdas: (n_lmbdas,) weights on kNN, each in [0, 1).
-
-    Returns:
-        (n_k, n_temperatures, n_lmbdas).
     """
     with np.errstate(divide="ignore"):
         knn_log_probs = np.where(np.isnan(knn_probs), lm_log_probs, np.log(knn_probs))
