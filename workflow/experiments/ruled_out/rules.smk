@@ -1,17 +1,26 @@
 # Which explanations do not explain why kNN lowers the LM's perplexity?
 
+SECOND_METRIC = config["ruled_out"]["two_metrics"]["index"]
 RULED_OUT = evaluation(
     "ruled_out",
     stores=[],
-    indexes={BASELINE["index"]: config["indexes"][BASELINE["index"]]},
+    second_metric_seeds=[LM_SEED],
+    indexes={name: config["indexes"][name] for name in (BASELINE["index"], SECOND_METRIC)},
 )
+BOTH_SPLITS = {"splits": ["validation", "test"]}
 EXPLAINED = {
-    **knn_lms([BASE_STORE], splits=["validation", "test"]),
+    **knn_lms([BASE_STORE], **BOTH_SPLITS),
     "models": expand(f"<results>/models/{BASE_MODEL}/seed{{seed}}", seed=config["lm_seeds"]),
     "datastores": expand(
         f"<results>/datastores/{BASE_STORE}/seed{{seed}}", seed=config["lm_seeds"]
     ),
 }
+BY_SECOND_METRIC = knn_lms(
+    [BASE_STORE],
+    indexes=[SECOND_METRIC],
+    seeds=RULED_OUT["settings"]["second_metric_seeds"],
+    **BOTH_SPLITS,
+)
 
 
 rule ruled_out:
@@ -33,9 +42,9 @@ rule score_alternatives:
     output:
         alternatives=directory("<results>/ruled_out/alternatives"),
     log:
-        "<logs>/score_alternatives.log",
+        "<logs>/score_alternatives/every_seed.log",
     benchmark:
-        "<benchmarks>/score_alternatives.tsv"
+        "<benchmarks>/score_alternatives/every_seed.tsv"
     conda:
         CONDA
     threads: config["threads"]["search"]
@@ -60,9 +69,9 @@ rule certify_output_vectors:
     output:
         certificates=directory("<results>/ruled_out/certificates"),
     log:
-        "<logs>/certify_output_vectors.log",
+        "<logs>/certify_output_vectors/every_seed.log",
     benchmark:
-        "<benchmarks>/certify_output_vectors.tsv"
+        "<benchmarks>/certify_output_vectors/every_seed.tsv"
     conda:
         CONDA
     threads: config["threads"]["search"]
@@ -83,7 +92,7 @@ rule certify_output_vectors:
 rule evaluate_ruled_out:
     """Mix each alternative with the LM in the place of kNN: perplexity, share of the gain, cost."""
     input:
-        **EXPLAINED,
+        **together(EXPLAINED, {name: BY_SECOND_METRIC[name] for name in ("neighbors", "tuned")}),
         alternatives="<results>/ruled_out/alternatives",
         certificates="<results>/ruled_out/certificates",
     output:

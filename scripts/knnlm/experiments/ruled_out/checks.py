@@ -22,6 +22,13 @@ def check(settings: Mapping[str, Any]) -> None:
             "ruled_out.clustered_datastore.train_keys: expected at least as many keys as clusters, "
             f"{most:,}, got {clustered['train_keys']:,}; raise it or take fewer clusters"
         )
+    second, first = own["two_metrics"]["index"], settings["baseline"]["index"]
+    metrics = [settings["indexes"][name]["metric"] for name in (first, second)]
+    if metrics[0] == metrics[1]:
+        raise SettingsError(
+            f"ruled_out.two_metrics.index: expected an index of another metric than that of "
+            f"baseline.index {first!r}, {metrics[0]}, got {second!r}; name one of another metric"
+        )
     try:
         vocabulary = model_size(settings, model).vocabulary
         n_entries, _, _ = entries(settings, {"datastore": store})

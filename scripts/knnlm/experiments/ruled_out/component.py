@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from knnlm.retrieval.interpolation import mix_log_probs, sum_of_mixed
+from knnlm.retrieval.interpolation import mean_nll, mix_log_probs
 from knnlm.runtime.artifacts import atomic_path
 
 SPLITS = VALIDATION, TEST = ("validation", "test")
@@ -84,9 +84,8 @@ def best_mixture(
         lm_nll: (n,), of the LM on this split.
         lmbdas: weights that are tried, each in [0, 1).
     """
-    probs = np.exp(component.log_probs[split])
-    totals = sum_of_mixed(-lm_nll, probs[None], lmbdas)[0]
-    place, weight = np.unravel_index(np.argmax(totals), totals.shape)
+    nll = mean_nll(-lm_nll, np.exp(component.log_probs[split]), lmbdas)
+    place, weight = np.unravel_index(np.argmin(nll), nll.shape)
     return Mixture(int(place), float(lmbdas[weight]))
 
 

@@ -20,6 +20,7 @@ LABELS = {
     "sparsified_lm": "LM's own softmax, top k",
     "clustered_datastore": "clustered datastore",
     "output_distances": "L2 to output vectors",
+    "two_metrics": "kNN by L2 and inner product",
     "lm_ensemble": "LM of another seed",
 }
 

@@ -92,7 +92,7 @@ def _tiles(subject: Subject, split: str, site: str) -> Iterator[tuple[Tensor, Te
     """Yield distances, retrieved tokens and targets of some queries at a time."""
     head, device = subject.head, subject.head.device
     hidden, targets = subject.hidden(split, site), subject.scored[split].targets
-    values = subject.retrieved[split].found.values
+    values = subject.retrieved_values(split)
     tile = max(1, NUMBERS_AT_A_TIME // len(head))
     for first in range(0, len(targets), tile):
         rows = slice(first, first + tile)

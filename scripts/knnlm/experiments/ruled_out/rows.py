@@ -21,7 +21,7 @@ from knnlm.experiments.ruled_out.component import (
 from knnlm.experiments.ruled_out.subject import Subject
 from knnlm.experiments.shared.cost import ADDED
 from knnlm.experiments.shared.scored_split import KNN_LM
-from knnlm.retrieval.tuning import nll_at, tune
+from knnlm.retrieval.tuning import axes_of, nll_at, tune
 
 TUNED, TUNED_ON_TEST = "tuned", "tuned on test"  # the latter as in the paper: on what is reported
 WAYS = {TUNED: VALIDATION, TUNED_ON_TEST: TEST}  # the split on which weight and option are chosen
@@ -50,12 +50,11 @@ class Compared:
             grid: of `baseline`.
         """
         retrieved, scored = subject.retrieved[TEST], subject.scored[TEST]
-        series, found = grid["lmbdas"], retrieved.found
+        found = retrieved.found
         arrays = (found.distances, found.values, scored.targets, -scored.nll)
         on_test = tune(*arrays, grid={**grid, "k": [retrieved.tuned.k]}).point
         knn = {TUNED: retrieved.nll, TUNED_ON_TEST: nll_at(on_test, *arrays)}
-        lmbdas = np.linspace(series["low"], series["high"], series["count"])
-        return cls(subject, knn, lmbdas)
+        return cls(subject, knn, axes_of(grid)[1])
 
     def baseline_rows(self) -> list[Row]:
         """Return the rows of LM and kNN-LM, and what kNN costs."""
@@ -84,7 +83,7 @@ class Compared:
             ]
             against = {"lm": lm[TEST], KNN_LM: self.knn[way]}
             rows += scored.rows(component.method, setting, nll, against=against)
-            rows.append(self._share_row(names, nll, self.knn[way]))
+            rows += [self._share_row(names, nll, self.knn[way]), self._added_row(names, nll, way)]
         return rows + self._cost_rows(component.method, component.variant, component.cost)
 
     def _share_row(
@@ -96,6 +95,12 @@ class Compared:
         share = float(share_of_gap(*(one.mean() for one in nlls)))
         row = {"metric": "share_of_knn_gain", "value": share, "ci_low": low, "ci_high": high}
         return {**names, **row, "n": len(nll), "unit": "share"}
+
+    def _added_row(self, names: Mapping[str, Any], nll: NDArray[np.float64], way: str) -> Row:
+        """Return what a mixture adds to the kNN-LM, less what kNN adds to the LM, paired."""
+        scored, knn = self.subject.scored[TEST], self.knn[way]
+        difference = (nll - knn) - (knn - scored.nll)
+        return scored.text.mean_difference(names, difference, against="what_knn_adds")
 
     def _cost_rows(self, method: str, variant: str, cost: Cost) -> list[Row]:
         names = self.subject.scored[TEST].row_names(method, variant)

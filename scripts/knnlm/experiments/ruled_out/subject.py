@@ -60,6 +60,13 @@ class Subject:
         scored = self.scored[split]
         return np.ascontiguousarray(scored.queries.hidden(site)[scored.places])
 
+    def retrieved_values(self, split: str) -> NDArray[np.int32]:
+        """Return the values (n, k) of the neighbors of a split; -1 where one is missing.
+
+        They are read anew each time: those of all seeds and splits would fill the memory.
+        """
+        return self.scored[split].neighbors(self.retrieved[split].folder).values
+
     def origins(self) -> dict[str, str]:
         """Return the identity of each folder by its role, with the seed.
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from knnlm.evidence.scored_text import Row
-from knnlm.experiments.ruled_out import lm_ensemble
+from knnlm.experiments.ruled_out import lm_ensemble, two_metrics
 from knnlm.experiments.ruled_out.alternatives import EXPERIMENT, read_alternatives
 from knnlm.experiments.ruled_out.component import TEST
 from knnlm.experiments.ruled_out.rows import Compared
@@ -29,9 +29,11 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
     """Return the table of the experiment, all on test.
 
     Args:
-        inputs: models, datastores, queries, neighbors and tuned points of both splits, the scored
-            alternatives, and the certificates of the output vectors.
-        settings: corpus, lm_seeds, baseline, datastores, indexes and ruled_out.
+        inputs: models, datastores, queries, neighbors and tuned points of both splits by the
+            baseline's index and the second metric's, the scored alternatives, and the certificates
+            of the output vectors.
+        settings: corpus, lm_seeds, baseline, datastores, indexes, ruled_out, and
+            second_metric_seeds, the LM seeds that were searched by the second metric.
 
     Returns:
         `table`. `method` is lm, knn_lm or the hypothesis; `setting` is its variant, if it has
@@ -43,12 +45,17 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
     """
     run = ScoredRun.of(EXPERIMENT, inputs, settings)
     (alternatives,), (certificates,) = inputs["alternatives"], inputs["certificates"]
-    every, rows = subjects(inputs, settings, run), list[Row]()
+    own, every, rows = settings[EXPERIMENT], subjects(inputs, settings, run), list[Row]()
+    second = settings["indexes"][own["two_metrics"]["index"]]
     for subject in every:
         compared = Compared.of(subject, run.baseline["grid"])
         rows += compared.baseline_rows()
-        components = read_alternatives(alternatives, subject)
-        components += lm_ensemble.components(subject, every)
+        components = [
+            *read_alternatives(alternatives, subject),
+            *lm_ensemble.components(subject, every),
+        ]
+        if subject.seed in settings["second_metric_seeds"]:
+            components.append(two_metrics.component(subject, run, own["two_metrics"], second))
         for component in components:
             rows += compared.rows(component)
         how = read_certificates(certificates, seed=subject.seed, model=subject.model)
