@@ -157,9 +157,10 @@ def test_the_block_says_of_which_run_it_is_and_escapes_bars():
     assert "a processor" in text
     assert "commit 0123456" in text
     assert "with changes" not in text
-    shown = "| Chiang, Table 1 | below 0 | -15.95 | -2.0 [-3.1, -1.1] % | holds |"
+    assert "## Chiang 2024" in text
+    shown = "| Table 1 | below 0 | -15.95 | -2.0 [-3.1, -1.1] % | holds |"
     assert f"| KL[f \\|\\| p] is lower. {shown}" in text
-    assert "Not run: KL[f || p] is lower (Chiang, Table 1)." in text
+    assert "Not run: KL[f || p] is lower (Table 1)." in text
 
 
 def test_a_run_with_uncommitted_changes_is_marked():
@@ -183,13 +184,24 @@ def test_another_run_has_a_column_of_its_own_and_its_differing_verdicts_are_coun
 def test_a_block_replaces_what_stood_between_the_markers():
     text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n"
 
-    assert readme.with_block(text, "new\n") == text.replace("old", "new")
+    assert readme.with_block(text, "new\n", name=readme.PAGE) == text.replace("old", "new")
 
 
 @pytest.mark.parametrize("text", ["", readme.BEGIN, readme.END + readme.BEGIN])
-def test_a_readme_without_markers_is_an_error(text):
-    with pytest.raises(ValueError, match="verdict:begin"):
-        readme.with_block(text, "new\n")
+def test_a_page_without_markers_is_an_error(text):
+    with pytest.raises(ValueError, match="expected docs/verdict.md to have"):
+        readme.with_block(text, "new\n", name=readme.PAGE)
+
+
+def test_the_counts_are_told_by_paper_and_apart_for_our_controls():
+    xu = {"paper": "xu2023", "verdict": "does not hold"}
+    rows = [ROW, ROW | xu | {"id": "theirs"}, ROW | xu | {"id": "ours", "whose": "ours"}]
+
+    text = readme.counted(recorded(*rows))
+
+    assert "| Chiang 2024 | 1 | 1 | 0 | 0 | 0 | 0 |" in text
+    assert "| Xu 2023 | 1 | 0 | 1 | 0 | 0 | 0 |" in text
+    assert "| our controls, Xu 2023 | 1 | 0 | 1 | 0 | 0 | 0 |" in text
 
 
 def test_recording_a_run_keeps_its_verdicts_and_renders_them(tmp_path, file):
@@ -200,22 +212,24 @@ def test_recording_a_run_keeps_its_verdicts_and_renders_them(tmp_path, file):
     environment = {"git": FACTS["git"], "cpu": {"name": "a processor", "cores": 2}}
     (tables / "environment.json").write_text(json.dumps(environment))
     (tmp_path / "docs/measurements").mkdir(parents=True)
-    (tmp_path / "README.md").write_text(f"# R\n{readme.BEGIN}\n{readme.END}\n")
+    for page in (readme.README, readme.PAGE):
+        (tmp_path / page).write_text(f"# R\n{readme.BEGIN}\n{readme.END}\n")
     first, second = (recorded(ROW, MISSING, name=name) for name in ("first", "second"))
 
     for name, runs in {"first": [first], "second": [first, second]}.items():
         readme.record(tmp_path / "run", tmp_path, name=name, day=date(2026, 11, 27))
 
-        assert readme.block(runs) in (tmp_path / "README.md").read_text()
+        assert readme.block(runs) in (tmp_path / readme.PAGE).read_text()
+        assert readme.counted(runs[0]) in (tmp_path / readme.README).read_text()
         facts = json.loads((tmp_path / readme.RECORD).read_text())["runs"]
         assert facts == [run.facts for run in runs]
 
 
-def test_the_readme_says_what_the_recorded_run_says():
-    text = (ROOT / readme.README).read_text()
-    between = text.partition(readme.BEGIN)[2].partition(readme.END)[0].lstrip("\n")
+def test_readme_and_page_say_what_the_recorded_runs_say():
+    for name, inside in readme.recorded_blocks(ROOT).items():
+        text = (ROOT / name).read_text()
 
-    assert between == readme.recorded_block(ROOT)
+        assert text == readme.with_block(text, inside, name=name)
     assert len(read_verdicts(ROOT / readme.CLAIMS)) >= 12
 
 

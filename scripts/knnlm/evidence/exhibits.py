@@ -29,7 +29,7 @@ TITLES = {
 INTRODUCTION = """\
 # Exhibits
 
-Every table and figure of the papers: the experiment that has it, the rows of its table that a claim or a published number is held against, and its figure. An exhibit that no experiment has, or that one has in part, says what is missing. Tables and figures are in `results/{run}/`, the verdicts on the claims in the [README](../README.md#the-verdict).
+Every table and figure of the papers: the experiment that has it, the rows of its table that a claim or a published number is held against, and its figure. An exhibit that no experiment has, or that one has in part, says what is missing. Tables and figures are in `results/{run}/`, the verdicts on the claims in [verdict.md](verdict.md).
 
 `make exhibits` writes this page from [data/exhibits.csv](../data/exhibits.csv), the docstrings of the experiments' rules, their claims and [data/published.csv](../data/published.csv).
 """  # noqa: E501

@@ -1,4 +1,4 @@
-"""The verdict in README.md: recorded from finished runs, and written between two markers.
+"""The verdicts in README.md and docs/verdict.md, recorded from finished runs.
 
     PYTHONPATH=scripts python -m knnlm.evidence.readme results/cpu-gazetteer "a second processor"
 
@@ -11,16 +11,23 @@ does it.
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
 from knnlm.evidence.recorded import RecordedRun, read_run, read_runs, with_run, write_runs
 from knnlm.evidence.verdict import (
+    COUNTED,
+    FAILS,
+    HOLDS,
+    MIXED,
     NOT_RUN,
+    PAPERS,
+    UNDECIDED,
     Verdict,
     claim,
     correction,
+    counts,
     number,
     ours,
     readings_of,
@@ -31,7 +38,7 @@ from knnlm.runtime.artifacts import atomic_path
 
 BEGIN, END = "<!-- verdict:begin -->", "<!-- verdict:end -->"
 CLAIMS, RECORD = Path("docs/measurements/claims.csv"), Path("docs/measurements/claims.json")
-README = Path("README.md")
+README, PAGE = Path("README.md"), Path("docs/verdict.md")
 
 
 def record(run: Path, root: Path, *, name: str, day: date) -> None:
@@ -53,22 +60,24 @@ def record(run: Path, root: Path, *, name: str, day: date) -> None:
 
 
 def write_verdict(root: Path) -> None:
-    """Write the recorded verdicts between the markers of the README.
+    """Write the recorded verdicts between the markers of the README and of the page.
 
     Raises:
-        ValueError: if the README does not have each marker once, in order.
+        ValueError: if one of the two does not have each marker once, in order.
     """
-    text = (root / README).read_text(encoding="utf-8")
-    with atomic_path(root / README) as temporary:
-        temporary.write_text(with_block(text, recorded_block(root)), encoding="utf-8")
+    for name, inside in recorded_blocks(root).items():
+        text = with_block((root / name).read_text(encoding="utf-8"), inside, name=name)
+        with atomic_path(root / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
-def recorded_block(root: Path) -> str:
-    """Return the block that the recorded verdicts give."""
-    return block(read_runs(root / CLAIMS, root / RECORD))
+def recorded_blocks(root: Path) -> dict[Path, str]:
+    """Return what the recorded verdicts give between the markers of each file."""
+    runs = read_runs(root / CLAIMS, root / RECORD)
+    return {README: counted(runs[0]), PAGE: block(runs)}
 
 
-def with_block(text: str, inside: str) -> str:
+def with_block(text: str, inside: str, *, name: Path) -> str:
     """Return a text with a block between its markers in the place of what stood there.
 
     Raises:
@@ -77,12 +86,32 @@ def with_block(text: str, inside: str) -> str:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end) or BEGIN in after or END in after:
-        raise ValueError(f"expected {README} to have {BEGIN} and then {END}, each once")
+        raise ValueError(f"expected {name} to have {BEGIN} and then {END}, each once")
     return f"{before}{BEGIN}\n{inside}{END}{after}"
 
 
+def counted(run: RecordedRun) -> str:
+    """Return how many claims of each paper have each verdict, as Markdown."""
+    rows = list(run.verdicts.values())
+    lines = [
+        *(f"- {line}." for line in summary(rows)),
+        "",
+        "| claims of | in all | hold | do not hold | undecided | differ by reading | not run |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    by_paper = _by_paper(rows)
+    for whose in COUNTED:
+        for paper, of_paper in by_paper.items():
+            found = counts(of_paper)[whose]
+            if any(found.values()):
+                name = _name(paper) if whose == PAPERS else f"our controls, {_name(paper)}"
+                cells = [found[verdict] for verdict in (HOLDS, FAILS, UNDECIDED, MIXED, NOT_RUN)]
+                lines.append(f"| {name} | {' | '.join(map(str, [sum(cells), *cells]))} |")
+    return "\n".join([*lines, "", f"Recorded {_described(run)}.", ""])
+
+
 def block(runs: Sequence[RecordedRun]) -> str:
-    """Return the verdicts as Markdown: what runs they are of, a table, and what was not run.
+    """Return the verdicts as Markdown: what runs they are of, and a table for each paper.
 
     Args:
         runs: the first gives numbers and counts; the others their verdicts, a column each.
@@ -92,8 +121,25 @@ def block(runs: Sequence[RecordedRun]) -> str:
     lines = [*(f"- {line}." for line in summary(rows)), "", f"Recorded {_described(first)}.", ""]
     for run in others:
         lines += [f"Beside it `{run.name}`, {_described(run)}; {_differing(run, first)}.", ""]
+    if corrected := correction(rows):
+        lines += [corrected, ""]
+    for paper, of_paper in _by_paper(rows).items():
+        lines += [f"## {_name(paper)}", "", *_table(of_paper, runs), ""]
+    return "\n".join(lines)
+
+
+def _by_paper(rows: Iterable[Verdict]) -> dict[str, list[Verdict]]:
+    papers: dict[str, list[Verdict]] = {}
+    for row in rows:
+        papers.setdefault(row["paper"], []).append(row)
+    return papers
+
+
+def _table(rows: Sequence[Verdict], runs: Sequence[RecordedRun]) -> list[str]:
+    """Return a table of the claims that were run, and a line of those that were not."""
+    others = runs[1:]
     columns = ["here, 95 %", "verdict", *(f"{run.name}" for run in others)]
-    lines += [
+    lines = [
         f"| claim | exhibit | true if | paper | {' | '.join(columns)} |",
         f"|---|---|---|---:|---:|---|{'---|' * len(others)}",
     ]
@@ -102,17 +148,14 @@ def block(runs: Sequence[RecordedRun]) -> str:
         if verdict_of(readings) != NOT_RUN:
             said = re.sub(r" \([^()]*\)$", "", claim(row)) if several else claim(row)
             here = f"{len(readings)} readings" if several else ours(row)
-            cells = (said, _exhibit(row), row["relation"], number(row["theirs"]), here)
+            cells = (said, row["exhibit"], row["relation"], number(row["theirs"]), here)
             verdicts = [_verdicts(run, readings) for run in runs]
             shown = [cell.replace("|", "\\|") for cell in (*cells, *verdicts)]
             lines.append(f"| {' | '.join(shown)} |")
     missing = [
-        f"{claim(row).rstrip('.')} ({_exhibit(row)})" for row in rows if row["verdict"] == NOT_RUN
+        f"{claim(row).rstrip('.')} ({row['exhibit']})" for row in rows if row["verdict"] == NOT_RUN
     ]
-    lines += ["", f"Not run: {'; '.join(missing)}."] if missing else []
-    if corrected := correction(rows):
-        lines += ["", corrected]
-    return "\n".join(lines) + "\n"
+    return [*lines, "", f"Not run: {'; '.join(missing)}."] if missing else lines
 
 
 def _verdicts(run: RecordedRun, readings: Sequence[Verdict]) -> str:
@@ -146,8 +189,10 @@ def _differing(run: RecordedRun, first: RecordedRun) -> str:
     return f"{sum(one != other for one, other in pairs)} of {len(pairs)} verdicts differ"
 
 
-def _exhibit(row: Verdict) -> str:
-    return f"{row['paper'].rstrip('0123456789').capitalize()}, {row['exhibit']}"
+def _name(paper: str) -> str:
+    """Return a paper as it is called in the text, such as Xu 2023."""
+    author = paper.rstrip("0123456789")
+    return f"{author.capitalize()} {paper.removeprefix(author)}"
 
 
 if __name__ == "__main__":
