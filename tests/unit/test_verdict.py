@@ -189,7 +189,7 @@ def test_a_block_replaces_what_stood_between_the_markers():
 
 @pytest.mark.parametrize("text", ["", readme.BEGIN, readme.END + readme.BEGIN])
 def test_a_page_without_markers_is_an_error(text):
-    with pytest.raises(ValueError, match="expected docs/verdict.md to have"):
+    with pytest.raises(ValueError, match=r"expected docs/verdict\.md to have"):
         readme.with_block(text, "new\n", name=readme.PAGE)
 
 
