@@ -1,4 +1,4 @@
-"""The figure of approximate_search: perplexity by share of the datastore, mask and score."""
+"""The figure of approximate_search: the size of the datastore, and what approximation changes."""
 
 from collections.abc import Mapping
 
@@ -7,50 +7,62 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from knnlm.evidence.plotting import COLORS, FULL_WIDTH, LABELS, OTHERS, Label, label_right
+from knnlm.evidence.plotting import COLORS, FULL_WIDTH, LABELS, OTHERS
 from knnlm.evidence.tables import select
 
-PANELS = {
-    "temperature_1": "temperature 1, as published",
-    "tuned": "temperature tuned on validation",
+CHOICES = {"temperature_1": "temperature 1", "tuned": "temperature tuned"}
+STYLES = {"temperature_1": (0, (1, 1)), "tuned": "-"}
+REAL = "real_real"
+OTHER_MODES = {  # compared with the real one: label, color, and how far beside its share it stands
+    "approximate_approximate": ("approximate mask and score", OTHERS[0], -0.012),
+    "approximate_real": ("approximate mask, real score", OTHERS[1], 0.012),
+    "half_half": ("real, in fp16", "black", 0.0),
 }
-MODES = {
-    "approximate_approximate": ("approximate mask and score", OTHERS[0], "-"),
-    "approximate_real": ("approximate mask, real score", OTHERS[1], (0, (4, 1.5))),
-    "real_real": ("real mask and score", OTHERS[2], (0, (1, 1))),
-}
-HALF = "half_half"
 
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Return perplexity over the share of the datastore, at temperature 1 and with it tuned.
+    """Return perplexity over the share of the datastore, and what masks and scores change.
 
-    A line for each mask and score; a cross is exact search in fp16, dashed is the LM.
+    Left the real mask and score at both choices of temperature, dashed the LM; in the middle and
+    right the change of perplexity by the others, in pairs, with intervals.
     """
-    rows = select(tables["table"], metric="perplexity_per_token")
-    lm = select(rows, method="lm")["value"].item()
-    rows = rows[(rows["method"] == "knn_lm") & (rows["seed"] != "all")].copy()
-    rows[["share", "mode", "choice"]] = rows["setting"].str.split("/", expand=True)
-    rows["share"] = rows["share"].astype(float)
-    figure = Figure(figsize=(FULL_WIDTH, 2.6), layout="constrained")
-    panels = figure.subplots(1, len(PANELS), sharey=True)
-    for axes, (choice, title) in zip(panels, PANELS.items(), strict=True):
-        _draw_panel(axes, rows[rows["choice"] == choice], lm)
+    rows = tables["table"]
+    lm = select(rows, method="lm", metric="perplexity_per_token")["value"].item()
+    rows = rows[rows["method"] == "knn_lm"].copy()
+    names = rows["setting"].str.split("/", expand=True)
+    rows["share"], rows["mode"], rows["choice"] = names[0].astype(float), names[1], names[2]
+    figure = Figure(figsize=(FULL_WIDTH, 2.5), layout="constrained")
+    first, *others = figure.subplots(1, 3)
+    others[1].sharey(others[0])
+    _draw_levels(first, select(rows, metric="perplexity_per_token", mode=REAL), lm)
+    changes = select(rows, metric=f"perplexity_per_token_change_vs_{REAL}")
+    for axes, (choice, title) in zip(others, CHOICES.items(), strict=True):
+        _draw_changes(axes, changes[changes["choice"] == choice])
         axes.set_title(title, loc="left")
-    panels[0].set_ylabel("perplexity per token (test)")
-    ends = rows[(rows["choice"] == "tuned") & (rows["share"] == 1)].set_index("mode")["value"]
-    labels = [Label(ends[mode], text, color) for mode, (text, color, _) in MODES.items()]
-    label_right(panels[1], [*labels, Label(lm, LABELS["lm"], COLORS["lm"])])
+    others[0].set_ylabel("change against real mask and score, %")
+    others[0].legend(frameon=False, fontsize=6, loc="upper left")
+    for axes in (first, *others):
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xlabel("share of the datastore")
     return figure
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame, lm: float) -> None:
-    axes.axhline(lm, color=COLORS["lm"], linewidth=1.0, linestyle=(0, (4, 2)))
-    for mode, (_, color, style) in MODES.items():
-        line = rows[rows["mode"] == mode].sort_values("share")
-        axes.plot(line["share"], line["value"], color=color, linestyle=style, marker="o", ms=2.5)
-    half = rows[rows["mode"] == HALF]
-    axes.plot(half["share"], half["value"], "x", color="black", markersize=4, label="real, in fp16")
-    axes.legend(frameon=False, loc="lower left", fontsize=6.5)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel("share of the datastore")
+def _draw_levels(axes: Axes, rows: pd.DataFrame, lm: float) -> None:
+    axes.axhline(lm, color=COLORS["lm"], linewidth=1.0, linestyle=(0, (4, 2)), label=LABELS["lm"])
+    for choice, label in CHOICES.items():
+        line = rows[rows["choice"] == choice].sort_values("share")
+        style = {"color": COLORS["knn_lm"], "linestyle": STYLES[choice], "label": label}
+        axes.plot(line["share"], line["value"], marker="o", markersize=2.5, **style)
+    axes.set_ylabel("perplexity per token (test)")
+    axes.set_title("real mask and score", loc="left")
+    axes.legend(frameon=False, fontsize=6, loc="lower left")
+
+
+def _draw_changes(axes: Axes, rows: pd.DataFrame) -> None:
+    axes.axhline(0, color=COLORS["knn_lm"], linewidth=1.0)
+    for mode, (label, color, beside) in OTHER_MODES.items():
+        points = rows[rows["mode"] == mode].sort_values("share")
+        places = points["share"] + beside
+        axes.vlines(places, points["ci_low"], points["ci_high"], color=color, linewidth=1.0)
+        marker = "x" if mode == "half_half" else "o"
+        axes.plot(places, points["value"], marker, color=color, markersize=3, label=label)

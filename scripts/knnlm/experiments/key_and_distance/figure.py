@@ -1,32 +1,41 @@
-"""The figure of key_and_distance: perplexity by key and distance, mixed with the LM and oracle."""
+"""The figure of key_and_distance: what each key and distance changes, mixed and as an oracle."""
 
 from collections.abc import Mapping
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from knnlm.evidence.plotting import FULL_WIDTH, draw_levels
+from knnlm.evidence.plotting import COLORS, FULL_WIDTH
 from knnlm.evidence.tables import over_seeds, select
 
-TUNED = "/tuned"  # of the settings that are shown
-PANELS = {"knn_lm": "kNN-LM", "oracle": "oracle: the better of the two for each token"}
+METRIC = "perplexity_per_token_change_vs_lm"
+PANELS = {  # of a method and a choice of k, temperature and lmbda
+    ("knn_lm", "temperature_1"): "kNN-LM, k and temperature as published",
+    ("knn_lm", "tuned"): "kNN-LM, tuned",
+    ("oracle", "tuned"): "oracle: the better for each token",
+}
 
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Return a panel for the mixture and one for the oracle, a row for each key and distance."""
-    rows = select(over_seeds(tables["table"]), metric="perplexity_per_token")
-    rows = rows[(rows["method"] == "lm") | rows["setting"].str.endswith(TUNED)]
-    figure = Figure(figsize=(FULL_WIDTH, 1.9), layout="constrained")
+    """Return three panels with a row for each key and distance, its change against the LM."""
+    rows = select(over_seeds(tables["table"]), metric=METRIC)
+    figure = Figure(figsize=(FULL_WIDTH, 1.7), layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharey=True)
-    for axes, (method, title) in zip(panels, PANELS.items(), strict=True):
-        shown = rows[rows["method"].isin(["lm", method])].copy()
-        shown["method"] = shown["method"].replace({method: "knn_lm"})
-        for said, name in {TUNED: "", "_l2": ", L2", "_ip": ", IP"}.items():
-            shown["setting"] = shown["setting"].str.replace(said, name)
-        draw_levels(axes, shown, label="perplexity per token (test)")
+    for axes, ((method, choice), title) in zip(panels, PANELS.items(), strict=True):
+        of_method = rows[rows["method"] == method]
+        _draw_panel(axes, of_method[of_method["setting"].str.endswith(f"/{choice}")])
         axes.set_title(title, loc="left")
-    panels[1].invert_yaxis()  # shared, and turned once for each panel
-    panels[1].set_title("")
-    panels[1].set_title(PANELS["oracle"], loc="left")
-    panels[1].set_title("", loc="right")
+    panels[0].invert_yaxis()
+    panels[1].set_xlabel("change of perplexity per token against the LM, %")
     return figure
+
+
+def _draw_panel(axes: Axes, rows: pd.DataFrame) -> None:
+    for _, row in rows.iterrows():
+        place = row["setting"].split("/")[0].upper().replace("_", ", ").replace("ATT", "att")
+        place = place.replace("FFN", "ffn")
+        axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=COLORS["knn_lm"], lw=1.0)
+        axes.plot(row["value"], place, "o", color=COLORS["knn_lm"], markersize=4)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(y=0.15)

@@ -32,7 +32,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
         _draw_panel(axes, grid[grid["share"] == share])
         axes.set_title(f"{float(share):.0%} of the datastore", loc="left")
     panels[0].set_ylabel("perplexity per token (test)")
-    panels[0].legend(frameon=False, fontsize=6.5)
+    panels[-1].legend(frameon=False, fontsize=6.5, loc="upper left", bbox_to_anchor=(0, 0.94))
     return figure
 
 

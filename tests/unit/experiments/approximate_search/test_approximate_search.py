@@ -82,12 +82,22 @@ def test_recalls_and_chosen_temperatures_stand_in_the_table(table):
     assert np.unique(temperatures["setting"]).size == len(temperatures)
 
 
-def test_the_figure_has_a_panel_for_each_choice_of_temperature(table):
-    left, right = draw({"table": table}).axes
+def test_the_figure_shows_levels_and_what_each_choice_of_temperature_changes(table):
+    levels, at_1, tuned = draw({"table": table}).axes
 
-    assert left.get_title("left").startswith("temperature 1")
-    lines = [line for line in right.lines if len(line.get_xdata()) == len(SHARES) + 1]
-    assert len(lines) == len(MODES)
+    assert [axes.get_title("left") for axes in (at_1, tuned)] == [
+        "temperature 1",
+        "temperature tuned",
+    ]
+    lines = [line for line in levels.lines if len(line.get_xdata()) == len(SHARES) + 1]
+    assert len(lines) == 2
+    drawn = {line.get_label(): len(line.get_xdata()) for line in tuned.lines[1:]}
+    every = len(SHARES) + 1
+    assert drawn == {
+        "approximate mask and score": every,
+        "approximate mask, real score": every,
+        "real, in fp16": 1,
+    }
 
 
 BAD = {

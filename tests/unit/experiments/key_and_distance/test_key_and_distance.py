@@ -102,12 +102,15 @@ def test_the_best_lmbda_is_that_of_a_search_by_hand():
 
 
 def test_the_figure_shows_the_mixture_and_the_oracle(table):
-    left, right = draw({"table": table}).axes
+    panels = draw({"table": table}).axes
 
-    labels = [label.get_text() for label in left.get_yticklabels()]
+    labels = [label.get_text() for label in panels[0].get_yticklabels()]
     assert labels == ["att, L2", "att, IP", "ffn, L2", "ffn, IP"]
-    assert left.get_ylim()[0] > left.get_ylim()[1], "the first row is at the top"
-    assert right.get_xlabel() == "perplexity per token (test)"
+    assert panels[0].get_ylim()[0] > panels[0].get_ylim()[1], "the first row is at the top"
+    change = value(
+        table, method="oracle", setting="att_l2/tuned", metric="perplexity_per_token_change_vs_lm"
+    )
+    assert any(line.get_xdata()[0] == change for line in panels[2].lines)
 
 
 def test_an_index_of_the_other_metric_is_refused():
