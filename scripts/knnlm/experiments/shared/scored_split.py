@@ -98,15 +98,15 @@ class ScoredSplit:
                 rows += self.text.differences(names, nll, baseline, against=name)
         return rows
 
-    def neighbors(self, folder: Path) -> Neighbors:
-        """Return stored neighbors of these positions.
+    def neighbors(self, folder: Path, *, rough: bool = False) -> Neighbors:
+        """Return stored neighbors of these positions, with their distances by codes if asked for.
 
         Raises:
             ArtifactError: naming the folder, if it has neighbors of others.
         """
         scored = identity(self.queries.folder, kind="queries")
         require_origin(folder, kind="neighbors", role="queries", expected=scored)
-        found = load_neighbors(folder)
+        found = load_neighbors(folder, rough=rough)
         if np.array_equal(found.places, self.places):
             return found
         if not np.isin(self.places, found.places).all():
@@ -115,7 +115,8 @@ class ScoredSplit:
                 f"some of them; {rebuild_hint(folder)}"
             )
         rows = np.searchsorted(found.places, self.places)
-        arrays = {name: getattr(found, name)[rows] for name in ("ids", "distances", "values")}
+        names = ("ids", "distances", "values", *(("rough",) if rough else ()))
+        arrays = {name: getattr(found, name)[rows] for name in names}
         return replace(found, **arrays, places=self.places)
 
     def knn_nll(self, found: Neighbors, point: Point) -> NDArray[np.float64]:
