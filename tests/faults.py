@@ -62,6 +62,11 @@ STEPS = {
         "base/seed0/exact/gazetteer/test",
         "block-*.npz",
     ),
+    "search_nested_shares": Step(
+        "share_neighbors/part/seed0/exact/gazetteer/test",
+        "part/seed0/exact/gazetteer/test",
+        "block-*.npz",
+    ),
     "project_distributions": Step("projections/seed0/f", "seed0/f", "*.npz"),
     "project_on_heads": Step("projections/seed0/optima", "seed0", "*.npz"),
     "train_mlp_replacement": Step("replacements/base/seed0/random", "base/seed0/random"),

@@ -1,4 +1,4 @@
-"""Corpora: three splits of text, cut into documents, from a generator, the hub, a folder or another."""
+"""Corpora: three splits of text, cut into documents, from a generator, a folder or elsewhere."""
 
 from pathlib import Path
 from typing import Any

@@ -17,6 +17,6 @@ def check(settings: Mapping[str, Any]) -> None:
     if index["engine"] != "ivfpq" or not index["rescore"]:
         raise SettingsError(
             "distance_precision.index: expected an index of the engine ivfpq with rescore: true, "
-            f"which keeps the distances by codes beside the full ones, got {name!r} with the engine "
-            f"{index['engine']}; set indexes.{name}.rescore, or name another"
+            f"which keeps the distances by codes beside the full ones, got {name!r} with the "
+            f"engine {index['engine']}; set indexes.{name}.rescore, or name another"
         )

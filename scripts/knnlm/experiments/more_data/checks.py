@@ -19,8 +19,8 @@ def check(settings: Mapping[str, Any]) -> None:
     engine = settings["indexes"][own["index"]]["engine"]
     if engine not in ("exact", *INVERTED_FILES):
         raise SettingsError(
-            "more_data.index: expected an index of a stored datastore, whose shares can be searched "
-            f"together, got {own['index']!r} with the engine {engine}; take exact"
+            "more_data.index: expected an index of a stored datastore, whose shares can be "
+            f"searched together, got {own['index']!r} with the engine {engine}; take exact"
         )
     for key in ("whole", "further"):
         if models[own[key]]["tokenizer"] != models[model]["tokenizer"]:

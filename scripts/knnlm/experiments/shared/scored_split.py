@@ -99,7 +99,7 @@ class ScoredSplit:
         return rows
 
     def neighbors(self, folder: Path, *, rough: bool = False) -> Neighbors:
-        """Return stored neighbors of these positions, with their distances by codes if asked for.
+        """Return stored neighbors of these positions, if asked with their distances by codes.
 
         Raises:
             ArtifactError: naming the folder, if it has neighbors of others.
@@ -115,8 +115,8 @@ class ScoredSplit:
                 f"some of them; {rebuild_hint(folder)}"
             )
         rows = np.searchsorted(found.places, self.places)
-        names = ("ids", "distances", "values", *(("rough",) if rough else ()))
-        arrays = {name: getattr(found, name)[rows] for name in names}
+        stored = ("ids", "distances", "values", *(["rough"] if rough else []))
+        arrays = {name: getattr(found, name)[rows] for name in stored}
         return replace(found, **arrays, places=self.places)
 
     def knn_nll(self, found: Neighbors, point: Point) -> NDArray[np.float64]:
