@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
+    whole = snakemake.input.get("whole")
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     build_corpus(
         Target.of(snakemake),
         corpus=snakemake.params.corpus,
         cache=Path("data/downloads"),
+        whole=Path(whole) if whole else None,
     )

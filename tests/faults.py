@@ -66,6 +66,11 @@ STEPS = {
         "documents/base/seed0/gazetteer", "base/seed0/gazetteer", "*/positions.npy"
     ),
     "search_masks": Step("masks/seed0", "seed0", "*-approximate-*.npz"),
+    "search_nested_shares": Step(
+        "share_neighbors/part/seed0/exact/gazetteer/test",
+        "part/seed0/exact/gazetteer/test",
+        "block-*.npz",
+    ),
     "project_distributions": Step("projections/seed0/f", "seed0/f", "*.npz"),
     "project_on_heads": Step("projections/seed0/optima", "seed0", "*.npz"),
     "train_mlp_replacement": Step("replacements/base/seed0/random", "base/seed0/random"),

@@ -113,3 +113,38 @@ def test_the_gazetteer_is_a_corpus(tmp_path):
         assert len(documents) == contents[split]["documents"] > 1
         assert "".join(documents) == (output / f"{split}.txt").read_text(encoding="utf-8")
         assert (output / f"{split}.facts.parquet").is_file()
+
+
+def part_of(tmp_path, folder, **more):
+    whole = build(tmp_path / "whole", local(folder))
+    part = {"source": "part", "of": "mine", "share": 0.4, "seed": 0} | more
+    return whole, build(tmp_path / f"part{more}", part, name="part", whole=whole)
+
+
+def test_a_part_has_some_train_documents_in_their_order_and_the_other_splits(tmp_path, folder):
+    (folder / "train.txt").write_text("".join(ARTICLE.format(f"title {n}") for n in range(20)))
+
+    whole, part = part_of(tmp_path, folder)
+
+    every, some = ([*read_documents(text, "train")] for text in (whole, part))
+    assert len(some) == 8
+    assert some == [document for document in every if document in some]
+    assert (part / "train.txt").read_bytes() == "".join(some).encode()
+    for split in ("validation", "test"):
+        for name in (f"{split}.txt", f"{split}.documents.npy"):
+            assert (part / name).read_bytes() == (whole / name).read_bytes()
+    made = read_manifest(part, kind="text")
+    assert made["made_from"] == {"text": identity(whole, kind="text")}
+    assert made["contents"]["source"] == {"train_documents": [8, 20]}
+
+
+def test_a_part_of_a_seed_is_the_same_and_smaller_ones_lie_within_larger_ones(tmp_path, folder):
+    (folder / "train.txt").write_text("".join(ARTICLE.format(f"title {n}") for n in range(20)))
+
+    documents = {
+        name: {*read_documents(part_of(tmp_path, folder, **more)[1], "train")}
+        for name, more in {"": {}, "larger": {"share": 0.7}, "seed": {"seed": 1}}.items()
+    }
+
+    assert documents[""] < documents["larger"]
+    assert documents[""] != documents["seed"]

@@ -59,13 +59,13 @@ WILDCARDS = {
 }
 GROWS_WITH_TOKENS = {
     "build_corpus", "train_tokenizer", "tokenize_corpus", "build_datastore_part",
-    "encode_index_part", "search_part", "search_fused_part", "search_neighbors", "search_shares",
-    "train_mlp_replacement", "continue_language_model",
+    "encode_index_part", "search_part", "search_fused_part", "search_neighbors",
+    "search_nested_shares", "train_mlp_replacement", "continue_language_model",
 }  # fmt: skip
 GROWS_WITH_WIDTH = {
     "train_language_model", "score_queries", "score_continued", "build_datastore_part",
     "fetch_language_model", "train_index", "encode_index_part", "search_part",
-    "search_fused_part", "search_shares", "train_mlp_replacement", "continue_language_model",
+    "search_fused_part", "search_nested_shares", "train_mlp_replacement", "continue_language_model",
     "project_distributions", "project_on_heads", "finetune_macondo", "train_macondo_mlp",
     "finetune_conversational",
 }  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from knnlm.plan.sizes import model_size, queries, tokens
 from knnlm.plan.texts import require_bytes
 from knnlm.runtime.experiments import read_experiments, with_experiments
 from knnlm.runtime.relations import check_relations
@@ -409,3 +410,57 @@ def test_what_extends_the_baseline_follows_it():
 
     assert settings["datastores"]["x"]["site"] == "output_after_layer_norm"
     assert settings["datastores"]["x"]["share"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"shares": {"base": [0.5, 0.2]}}, r"shares.base: expected shares that ascend, up to .* 1"),
+        (
+            {"shares": {"base": [0.5, 0.8]}, "datastores": {"base": {"share": 0.6}}},
+            r"shares.base: expected shares that ascend, up to that of the datastore, 0.6",
+        ),
+        ({"shares": {"none": [0.5]}}, r"unknown name 'none'; known datastores: base"),
+        ({"shares": {"base": [0.5, 1.5]}}, r"shares.base.1: expected a number at most 1, got 1.5"),
+        (
+            {"corpora": {"half": {"source": "part", "of": "part", "share": 0.5, "seed": 0}}},
+            r"corpora.half.of: expected a corpus that is no part itself, got 'part'",
+        ),
+        ({"corpus": "part"}, r"corpora.part.of: expected a corpus that is no part itself"),
+    ],
+)
+def test_shares_and_parts_that_cannot_be_are_refused(changed, message):
+    with pytest.raises(SettingsError, match=message):
+        settings_of(**changed)
+
+
+def test_a_share_with_fewer_entries_than_k_is_refused_before_any_job():
+    settings = settings_of(shares={"base": [0.001, 1.0]})
+
+    with pytest.raises(
+        SettingsError, match=r"search.k in shares.base: expected at most .*1,024,001"
+    ):
+        require_bytes(settings)
+
+
+def test_a_part_is_of_the_subject_unless_it_says_more():
+    assert settings_of()["corpora"]["part"]["of"] == "gazetteer"
+    assert settings_of(corpus="wikitext-2")["corpora"]["part"]["of"] == "wikitext-2"
+    named = {"half": {"source": "part", "of": "wikitext-2", "share": 0.5, "seed": 0}}
+    assert settings_of(corpora=named)["corpora"]["half"]["of"] == "wikitext-2"
+
+
+def test_the_further_trained_lm_of_more_data_takes_about_the_flops_of_the_retrieval():
+    for scale in ("cpu", "gpu", "paper"):
+        settings = settings_of(scale=scale)
+        model, store = settings["models"]["part"], settings["datastores"]["part"]
+        size, context = model_size(settings, "part"), model["context"]
+        entries = tokens(settings, settings["corpus"], "own", "train")
+        asked = sum(
+            queries(settings, "part", settings["corpus"], split) for split in ("validation", "test")
+        )
+        read = entries * context / min(store["stride"], context)
+        retrieval = size.forward(read, span=context) + 2 * asked * entries * size.width
+        trained = settings["models"]["part_further"]["training"]["tokens"]
+        training = 3 * size.forward(trained, span=context, scored=trained)
+        assert training == pytest.approx(retrieval, rel=0.1), scale

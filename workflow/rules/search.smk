@@ -102,7 +102,7 @@ rule search_neighbors:
         "../../scripts/search_neighbors.py"
 
 
-rule search_shares:
+rule search_nested_shares:
     """Find the k nearest keys of every query in each of the nested shares of a datastore.
 
     All of them for about one search of the whole: each key is compared once.
@@ -116,9 +116,9 @@ rule search_shares:
             "<results>/share_neighbors/{datastore}/seed{seed}/{index}/{corpus}/{split}"
         ),
     log:
-        "<logs>/search_shares/{datastore}/seed{seed}/{index}/{corpus}/{split}.log",
+        "<logs>/search_nested_shares/{datastore}/seed{seed}/{index}/{corpus}/{split}.log",
     benchmark:
-        "<benchmarks>/search_shares/{datastore}/seed{seed}/{index}/{corpus}/{split}.tsv"
+        "<benchmarks>/search_nested_shares/{datastore}/seed{seed}/{index}/{corpus}/{split}.tsv"
     wildcard_constraints:
         datastore=names_in("shares"),
         index=names_in("indexes", engine=["exact", *INVERTED_FILES]),
@@ -129,7 +129,7 @@ rule search_shares:
         **NEEDS,
     params:
         fingerprint=fingerprint(
-            "scripts/search_shares.py",
+            "scripts/search_nested_shares.py",
             threads="search",
             search=True,
             datastores="datastore",
@@ -140,4 +140,4 @@ rule search_shares:
         shares=lookup(dpath="shares/{datastore}", within=config),
         queries=lookup(dpath="datastores/{datastore}/queries", within=config),
     script:
-        "../../scripts/search_shares.py"
+        "../../scripts/search_nested_shares.py"

@@ -4,7 +4,8 @@
 rule build_corpus:
     """Write the splits of a corpus as text, with the places where documents begin."""
     input:
-        files_of_corpus,
+        unpack(whole_of_part),
+        files=files_of_corpus,
     output:
         text=directory("<results>/corpora/{corpus}/text"),
     log:

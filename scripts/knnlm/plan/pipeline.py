@@ -143,7 +143,7 @@ def for_search_part(config: Settings, wildcards: Wildcards) -> Need:
     return Need(gpu=True, memory=tile, gpu_memory=on_gpu, disk=found, flops=flops, waiting=waiting)
 
 
-def for_search_shares(config: Settings, wildcards: Wildcards) -> Need:
+def for_search_nested_shares(config: Settings, wildcards: Wildcards) -> Need:
     """Find the neighbors in every nested share; each key is compared once, few are kept more."""
     need = for_search_part(config, wildcards)
     search, shares = config["search"], config["shares"].get(wildcards["datastore"], [1.0])

@@ -103,6 +103,9 @@ def text_bytes(config: Settings, corpus: str, split: str) -> float:
     if block["source"] == "gazetteer":  # counted at 150, 1,400 and 4,000 people
         share = 1 - 2 * block["held_out"] if split == "train" else block["held_out"]
         return (195_000 + 2053 * block["people"]) * share
+    if block["source"] == "part":
+        share = block["share"] if split == "train" else 1
+        return share * text_bytes(config, block["of"], split)
     if block["source"] == "local":  # "valid" is as good a name as "validation"
         files = sorted(Path(block["path"]).glob(f"{split.removesuffix('ation')}*.txt"))
         return files[0].stat().st_size if files else UNKNOWN_BYTES

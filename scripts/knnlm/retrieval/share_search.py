@@ -122,8 +122,10 @@ def _search_of(
             ids, distances = search_nested(queries, store, levels, k=k, metric=metric, **tiles)
         if metric == "ip":
             check_products(distances, name=str(store.folder))
+        values = store.values(ids)
         of_found = np.where(ids < 0, NO_LEVEL, levels[ids])
-        found |= {"ids": ids, "distances": distances, "values": store.values(ids)}
+        ids = ids.astype(np.int32) if store.n_entries <= np.iinfo(np.int32).max else ids
+        found |= {"ids": ids, "distances": distances, "values": values}
         return found | {LEVELS: of_found.astype(np.uint8)}
 
     return find

@@ -141,6 +141,7 @@ def first_of_level(
     found = {}
     for name, array in block.items():
         if name != LEVELS:
-            found[name] = np.full((len(array), k), missing[name], array.dtype)
+            dtype = ARRAYS.get(name, array.dtype)  # small ids are stored in 32 bits
+            found[name] = np.full((len(array), k), missing[name], dtype)
             found[name][places] = array[kept]
     return found

@@ -38,8 +38,20 @@ def check_relations(settings: Settings) -> None:
     for name, model in settings["models"].items():
         _trained_on_its_tokens(settings, name, model)
         _starts_from_its_like(settings, name, model)
+    for name, corpus in settings["corpora"].items():
+        _part_of_a_whole(settings, name, corpus)
     for name, shares in settings["shares"].items():
         _shares(settings, name, shares)
+
+
+def _part_of_a_whole(settings: Settings, name: str, corpus: Mapping[str, Any]) -> None:
+    """Check that a corpus that is a part is one of a whole corpus."""
+    whole = corpus.get("of")
+    if whole is not None and settings["corpora"][whole]["source"] == "part":
+        raise SettingsError(
+            f"corpora.{name}.of: expected a corpus that is no part itself, got {whole!r}; name the "
+            "whole, or choose another corpus at the top"
+        )
 
 
 def _shares(settings: Settings, name: str, shares: Sequence[float]) -> None:

@@ -179,6 +179,9 @@ def _name_what_is_left_out(settings: dict[str, Any]) -> None:
     for block in ("tokenizers", "models", "datastores"):
         for entry in settings[block].values():
             entry.setdefault("corpus", settings["corpus"])
+    for corpus in settings["corpora"].values():
+        if corpus["source"] == "part":
+            corpus.setdefault("of", settings["corpus"])
     for datastore in settings["datastores"].values():
         datastore.setdefault("share", 1.0)
         datastore.setdefault("queries", None)

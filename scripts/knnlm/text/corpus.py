@@ -1,12 +1,22 @@
-"""Corpora: three splits of text, cut into documents, from a generator, the hub or a folder."""
+"""Corpora: three splits of text, cut into documents, from a generator, a folder or elsewhere."""
 
 from pathlib import Path
 from typing import Any
 
+from knnlm.runtime.artifacts import identity
 from knnlm.runtime.full_disk import named_if_full
 from knnlm.runtime.logs import LOGGER
 from knnlm.runtime.making import Target, making
-from knnlm.text.documents import SPLITS, describe_split, read_lines, write_split
+from knnlm.runtime.seeds import numpy_generator
+from knnlm.text.documents import (
+    SPLITS,
+    describe_split,
+    document_offsets,
+    read_documents,
+    read_lines,
+    write_documents,
+    write_split,
+)
 from knnlm.text.gazetteer.corpus import write_gazetteer
 from knnlm.text.hub import dataset_lines, fetch_dataset
 
@@ -17,13 +27,16 @@ LOCAL_FILES = {  # WikiText and fairseq write "valid"
 }
 
 
-def build_corpus(target: Target, *, corpus: dict[str, Any], cache: Path) -> None:
+def build_corpus(
+    target: Target, *, corpus: dict[str, Any], cache: Path, whole: Path | None = None
+) -> None:
     """Write a text artifact: {split}.txt and {split}.documents.npy for the three splits.
 
     Args:
         target: the artifact; messages call the corpus by its name there.
-        corpus: its block in the config; `source` is gazetteer, hub or local.
+        corpus: its block in the config; `source` is gazetteer, hub, local or part.
         cache: where downloads stay.
+        whole: the text artifact of the corpus that a part is of.
 
     Raises:
         ValueError: if the source cannot be reached, or a split is missing, empty, too short, not
@@ -35,9 +48,11 @@ def build_corpus(target: Target, *, corpus: dict[str, Any], cache: Path) -> None
             f"expected corpora.{name}.source to be one of {', '.join(SOURCES)}, "
             f"got {corpus['source']!r}"
         )
-    with making(target, kind="text", made_from={}, settings=corpus) as made:
+    made_from = {} if whole is None else {"text": identity(whole, kind="text")}
+    with making(target, kind="text", made_from=made_from, settings=corpus) as made:
         with named_if_full(made.folder):
-            made.contents["source"] = SOURCES[corpus["source"]](made.folder, name, corpus, cache)
+            write = SOURCES[corpus["source"]]
+            made.contents["source"] = write(made.folder, name, corpus, whole or cache)
         for split in SPLITS:
             found = describe_split(made.folder, split, origin=_origin(name, corpus, split))
             made.contents[split] = found
@@ -68,6 +83,21 @@ def _from_local(folder: Path, name: str, corpus: dict[str, Any], cache: Path) ->
     return {}
 
 
+def _from_part(folder: Path, name: str, corpus: dict[str, Any], whole: Path) -> dict[str, Any]:
+    """Write a seeded part of the train documents of another corpus, in its order, and the rest."""
+    every = len(document_offsets(whole, "train")) - 1
+    order = numpy_generator(corpus["seed"], "part").permutation(every)
+    chosen = {*order[: round(corpus["share"] * every)].tolist()}
+    for split in SPLITS:
+        kept = (
+            document
+            for number, document in enumerate(read_documents(whole, split))
+            if split != "train" or number in chosen
+        )
+        write_documents(folder, split, kept)
+    return {"train_documents": [len(chosen), every]}
+
+
 def _origin(name: str, corpus: dict[str, Any], split: str) -> str:
     """Return what messages call a split: its file, or the corpus and the split."""
     if corpus["source"] == "local":
@@ -75,7 +105,12 @@ def _origin(name: str, corpus: dict[str, Any], split: str) -> str:
     return f"{name} {split}"
 
 
-SOURCES = {"gazetteer": _from_gazetteer, "hub": _from_hub, "local": _from_local}
+SOURCES = {
+    "gazetteer": _from_gazetteer,
+    "hub": _from_hub,
+    "local": _from_local,
+    "part": _from_part,
+}
 
 
 def local_files(folder: Path) -> dict[str, Path]:

@@ -79,6 +79,19 @@ def write_split(folder: Path, split: str, lines: Iterable[str], *, rule: str, or
     save_array(folder / f"{split}.documents.npy", np.array([*starts, position], dtype=np.int64))
 
 
+def write_documents(folder: Path, split: str, documents: Iterable[str]) -> None:
+    """Write the text of one split from its documents, unchanged, and where they begin."""
+    ends = [0]
+    with (
+        atomic_path(folder / f"{split}.txt") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        for document in documents:
+            file.write(document)
+            ends.append(ends[-1] + len(document))
+    save_array(folder / f"{split}.documents.npy", np.array(ends, dtype=np.int64))
+
+
 def describe_split(folder: Path, split: str, *, origin: str) -> dict[str, int]:
     r"""Return how many documents, characters, bytes, words and lines one split has.
 
