@@ -227,6 +227,11 @@ class Knowledge:
 
     # Reading facts
 
+    def events_of(self, record: Record) -> list[Record]:
+        """Return the events that name a record."""
+        links = (other for other, _ in record.links if other.kind not in self.kinds)
+        return list(dict.fromkeys(links))
+
     def name(self, record: Record) -> str:
         """Return the full name of a record."""
         values = record.values
