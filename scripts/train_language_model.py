@@ -1,4 +1,4 @@
-"""Train a language model from scratch, or continue a shorter training of the same model."""
+"""Train a language model from random weights or another's, or continue a shorter training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     share(snakemake.resources)
-    trunk = snakemake.input.get("trunk")
+    trunk, start = snakemake.input.get("trunk"), snakemake.input.get("start")
     train_language_model(
         Target.of(snakemake),
         tokens=Path(snakemake.input.tokens),
         tokenizer=Path(snakemake.input.tokenizer),
         model=snakemake.params.model,
         trunk=Path(trunk) if trunk else None,
+        start=Path(start) if start else None,
     )

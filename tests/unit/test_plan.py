@@ -20,6 +20,7 @@ from knnlm.plan.resources import NEEDS_OF_RULES, need_of, resources
 from knnlm.plan.sizes import (
     INVERTED_FILES,
     UnknownModelError,
+    model_size,
     own_size,
     pretrained_size,
     text_bytes,
@@ -181,6 +182,19 @@ def test_a_llama_of_135_million_parameters_needs_a_few_gb_and_minutes(llama):
     assert 0.5e9 < needs["fetch_language_model"].process_memory(config) < 3e9
     assert 1e9 < needs["score_queries"].process_memory(config) < 3e9
     assert not any(need.unknown for need in needs.values())
+
+
+def test_a_training_that_starts_from_other_weights_reads_them_too():
+    started = {"extends": "base", "starts_from": "base"}
+    config = settings_of(models={"started": started, "again": {"extends": "base"}})
+
+    started, again = (
+        need_of(config, "train_language_model", {"model": name, "seed": "0"})
+        for name in ("started", "again")
+    )
+
+    assert started.memory - again.memory == 4 * model_size(config, "base").parameters
+    assert (started.flops, started.disk) == (again.flops, again.disk)
 
 
 @pytest.mark.parametrize("rule", sorted(PEAKS))

@@ -1,4 +1,4 @@
-"""Training from scratch: reproducible to the byte, through kills and from a shared trunk."""
+"""Training: reproducible to the byte, through kills, from a shared trunk and another's weights."""
 
 import json
 import os
@@ -152,6 +152,64 @@ def test_growing_from_the_trunk_trains_only_what_is_new(inputs, base, tmp_path, 
     assert "training: 960 of 3,200 tokens were done before" in caplog.text
 
 
+def without_dropout(*, lr, **training):
+    optimizer = {"name": "adamw", "lr": lr, "betas": [0.9, 0.98], "weight_decay": 0.0}
+    dropout = {"residual": 0.0, "attention": 0.0, "activation": 0.0}
+    return {**block(optimizer=optimizer, **training), "dropout": dropout, "starts_from": "base"}
+
+
+def test_a_training_starts_from_the_weights_of_another_bit_for_bit(inputs, base, tmp_path):
+    still = without_dropout(lr=1e-30)  # too low a rate to move a weight
+
+    made = build(inputs, tmp_path / "model", model=still, start=base)
+
+    assert (made / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
+    config = json.loads((made / "config.json").read_text())
+    assert (
+        config["resid_pdrop"] == 0 < json.loads((base / "config.json").read_text())["resid_pdrop"]
+    )
+    manifest = read_manifest(made, kind="model")
+    assert manifest["made_from"]["start"] == identity(base, kind="model")
+    assert manifest["contents"] == {"updates": 50, "tokens": 1_600}
+
+
+def test_it_has_a_schedule_of_its_own_and_lowers_the_loss_further(inputs, base, tmp_path):
+    made = build(inputs, tmp_path / "model", model=without_dropout(lr=0.01), start=base)
+
+    log, first = (pd.read_parquet(folder / "training.parquet") for folder in (made, base))
+    assert list(log["lr"]) == list(first["lr"])
+    assert log["loss"].iloc[-1] < first["loss"].iloc[-1]
+    assert not (made / TRUNK).exists(), "a trunk would hold weights that no other model begins with"
+
+
+def test_it_may_read_another_corpus_of_the_same_tokenizer(inputs, base, tmp_path):
+    other = write_tokens(tmp_path / "tokens", inputs["tokenizer"], seed=1)
+
+    made = build(
+        {**inputs, "tokens": other}, tmp_path / "m", model=without_dropout(lr=0.01), start=base
+    )
+
+    assert read_manifest(made, kind="model")["made_from"]["tokens"] == identity(
+        other, kind="tokens"
+    )
+
+
+@pytest.mark.parametrize(("changed", "seed"), [({"heads": 1}, 0), ({"context": 4}, 0), ({}, 1)])
+def test_weights_of_another_shape_or_seed_are_refused(inputs, base, tmp_path, changed, seed):
+    model = without_dropout(lr=0.01) | changed
+
+    with pytest.raises(ValueError, match=r"to be a model of the shape .* got .* and seed 0"):
+        build(inputs, tmp_path / "model", model=model, start=base, seed=seed)
+
+
+def test_weights_of_another_tokenizer_are_refused(base, tmp_path):
+    other = write_tokenizer(tmp_path / "tokenizer", name="other")
+    inputs = {"tokenizer": other, "tokens": write_tokens(tmp_path / "tokens", other)}
+
+    with pytest.raises(ArtifactError, match="was made from another tokenizer"):
+        build(inputs, tmp_path / "model", model=without_dropout(lr=0.01), start=base)
+
+
 KILLABLE = """
 import json, sys
 from pathlib import Path
@@ -161,9 +219,10 @@ from knnlm.runtime.making import Target
 
 log_to(sys.argv[2])
 arguments = json.loads(sys.argv[1])
-paths = {name: Path(arguments.pop(name)) for name in ("tokens", "tokenizer")}
-target = Target(Path(arguments.pop("output")), "f", {"seed": "0"})
-train_language_model(target, **arguments, **paths)
+model = arguments.pop("model")
+paths = {name: Path(path) for name, path in arguments.items()}
+target = Target(paths.pop("output"), "f", {"seed": "0"})
+train_language_model(target, model=model, **paths)
 """
 
 
@@ -176,9 +235,15 @@ def start_training(inputs, output, model, log):
     )
 
 
-@pytest.mark.parametrize("early_stopping", [None, {"patience": 20}])
-def test_a_training_that_was_killed_goes_on_to_the_same_bytes(inputs, tmp_path, early_stopping):
-    model = block(tokens=6_400, save_every=20, early_stopping=early_stopping)
+@pytest.mark.parametrize(
+    "case", [{}, {"early_stopping": {"patience": 20}}, {"starts_from": "base"}], ids=str
+)
+def test_a_training_that_was_killed_goes_on_to_the_same_bytes(inputs, base, tmp_path, case):
+    if "starts_from" in case:
+        model = without_dropout(lr=0.01, tokens=6_400, save_every=20)
+        inputs = {**inputs, "start": base}
+    else:
+        model = block(tokens=6_400, save_every=20, **case)
     expected = build(inputs, tmp_path / "whole", model=model)
     output = tmp_path / "results" / "run" / "models" / "cut"
     units = tmp_path / "results" / "run" / "partial" / "models" / "cut"

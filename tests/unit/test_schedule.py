@@ -138,6 +138,15 @@ def test_a_training_that_may_stop_early_has_no_trunk():
     assert trunk_step(early) is None
 
 
+def test_what_starts_from_the_weights_of_another_shares_no_trunk():
+    started = block(1_200) | {"starts_from": "base"}
+    longer = block(2_400) | {"starts_from": "base"}
+
+    assert trunk_step(started) is None
+    assert not can_continue(block(1_200), longer)
+    assert not can_continue(started, longer)
+
+
 @pytest.mark.parametrize("tokens", [600, 1_200])
 def test_only_more_tokens_continue_a_training(tokens):
     assert not can_continue(block(1_200), block(tokens))

@@ -229,6 +229,45 @@ BAD = {
         {"models": {"third": {**CONFIG["models"]["base"], "training": {"tokens": 5}}}},
         r"models\.third\.training: missing key 'batch_size', .* that it `extends`",
     ),
+    "model that starts from nothing known": (
+        {"models": {"third": {"extends": "base", "starts_from": "second"}}},
+        r"models\.third\.starts_from: unknown name 'second'; known models: base, longer,",
+    ),
+    "models that start from each other": (
+        {"models": {"base": {"starts_from": "longer"}, "longer": {"starts_from": "base"}}},
+        r"models\.base\.starts_from: expected a model whose own training does not start from "
+        r"this one, got base -> longer -> base; leave starts_from out of one",
+    ),
+    "model that starts from one of another shape": (
+        {"models": {"third": {"extends": "base", "starts_from": "narrow"}}},
+        r"models\.third\.starts_from: expected a model with the width of this one, 64, got "
+        r"'narrow' with 32; let models\.third extend narrow",
+    ),
+    "model that starts from one of another tokenizer": (
+        {
+            "tokenizers": {"small": {"source": "trained", "vocabulary_size": 1024}},
+            "models": {"third": {"extends": "base", "starts_from": "base", "tokenizer": "small"}},
+        },
+        r"models\.third\.starts_from: expected a model with the tokenizer of this one, 'small', "
+        r"got 'base' with 'own'",
+    ),
+    "model that starts from a pretrained one": (
+        {
+            "models": {
+                "gpt2": {"source": "pretrained", "model": "gpt2", "context": 128},
+                "third": {"extends": "base", "starts_from": "gpt2"},
+            }
+        },
+        r"models\.third\.starts_from: expected a trained model, got 'gpt2', which is pretrained",
+    ),
+    "pretrained model that starts from another": (
+        {
+            "models": {
+                "gpt2": {"source": "pretrained", "model": "x", "context": 8, "starts_from": "base"}
+            }
+        },
+        r"models\.gpt2: unknown key 'starts_from'; known: context,",
+    ),
     "unknown fine-tuning": (
         {"overspecification": {"compare": ["gpt5"]}},
         r"overspecification\.compare\.0: unknown name 'gpt5'; known fine_tunings: base,",

@@ -42,6 +42,18 @@ def test_a_model_of_another_size_takes_the_place_of_base(project):
     assert "results/deep/datastores/base/seed0" not in output
 
 
+def test_a_training_starts_from_the_weights_of_another_model(project):
+    (project.folder / "trained_on.yaml").write_text(BLOCKS["trained_on.yaml"])
+    started = "results/cpu-gazetteer/models/further/seed0"
+
+    command = ["--dry-run", started, "--configfile", "trained_on.yaml"]
+    inputs = project.snakemake(*command).stdout.replace("\n", " ").split("input: ")
+
+    of = {job.split("output: ")[1].split()[0]: job.split("output: ")[0] for job in inputs[1:]}
+    assert "results/cpu-gazetteer/models/base/seed0" in of[started]
+    assert "models/" not in of["results/cpu-gazetteer/models/base/seed0"]
+
+
 def test_the_fused_engine_needs_no_datastore_and_runs_in_parts(project):
     (project.folder / "fused.yaml").write_text(BLOCKS["fused.yaml"])
 

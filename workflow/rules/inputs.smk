@@ -87,6 +87,12 @@ def trunk(wildcards):
     return []
 
 
+def start_of_model(wildcards):
+    """Return the model whose weights a training starts from; none if they are random."""
+    start = config["models"][wildcards.model].get("starts_from")
+    return [f"{RESULTS}/models/{start}/seed{wildcards.seed}"] if start else []
+
+
 def model_of_datastore(wildcards):
     """Return the folder of the model whose hidden states a datastore holds."""
     model = config["datastores"][wildcards.datastore]["model"]

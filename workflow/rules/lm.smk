@@ -2,11 +2,12 @@
 
 
 rule train_language_model:
-    """Train an LM from scratch; a longer training of the same LM continues from its trunk."""
+    """Train an LM from random weights or another LM's; a longer training continues a trunk."""
     input:
         tokens=tokens_of_model,
         tokenizer=tokenizer_of_model,
         trunk=trunk,
+        start=start_of_model,
     output:
         model=directory("<results>/models/{model}/seed{seed}"),
     log:

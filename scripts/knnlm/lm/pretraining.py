@@ -1,4 +1,4 @@
-"""A language model from scratch: windows of the train split, next-token loss, one artifact."""
+"""The training of a language model: windows of the train split, next-token loss, one artifact."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from knnlm.lm.early_stopping import BEST, EarlyStopping
-from knnlm.lm.model import create_model, save_model
+from knnlm.lm.gpt2 import LanguageModel
+from knnlm.lm.model import create_model, load_model, save_model
 from knnlm.lm.process import this_process
 from knnlm.lm.schedule import can_continue, tokens_per_update, trunk_step, updates
 from knnlm.lm.training import STATE, Evaluation, Journal, Recipe, train
 from knnlm.lm.windows import ShuffledWindows, windows
 from knnlm.runtime.artifacts import atomic_path, identity, read_manifest, require_origin
 from knnlm.runtime.making import Target, making
+from knnlm.runtime.relations import SHAPE
 from knnlm.text.tokenizer import copy_tokenizer
 from knnlm.text.tokens import TokenStream, load_tokens
 
@@ -35,8 +37,9 @@ def train_language_model(
     tokenizer: Path,
     model: dict[str, Any],
     trunk: Path | None = None,
+    start: Path | None = None,
 ) -> None:
-    """Train a model from scratch and write the model artifact.
+    """Train a model and write the model artifact.
 
     The artifact is a Hugging Face folder with the tokenizer, training.parquet (step, tokens,
     loss, lr, validation_loss; losses in nats per token) and, if the schedule has one, the trunk:
@@ -49,10 +52,12 @@ def train_language_model(
         model: the block of the config, with its training.
         trunk: the artifact of a model whose training this one continues, to the same end as
             from scratch; None begins at the beginning.
+        start: the artifact of a model of the same shape, tokenizer and seed whose weights the
+            training starts from, with a fresh optimizer and schedule; None draws them.
 
     Raises:
         ValueError: if a split is too short for a window, the budget for an update, or this model
-            cannot continue that one.
+            cannot continue that one or start from it.
         ArtifactError: if the inputs are not whole or do not belong together.
     """
     made_from = {
@@ -61,13 +66,19 @@ def train_language_model(
     }
     require_origin(tokens, kind="tokens", role="tokenizer", expected=made_from["tokenizer"])
     settings = {"model": model, "seed": target.seed}
-    start = None if trunk is None else _trunk_of(trunk, settings=settings, made_from=made_from)
+    state = None if trunk is None else _trunk_of(trunk, settings=settings, made_from=made_from)
+    if start is not None:
+        _require_start(start, settings=settings, tokenizer=made_from["tokenizer"])
+        made_from["start"] = identity(start, kind="model")
     main = this_process().is_main_process
     with making(
         target, kind="model", made_from=made_from, settings=settings, publishes=main
     ) as made:
         if not (made.folder / LOG).is_file():  # the log is written last
-            _train(made.folder, tokens=tokens, tokenizer=tokenizer, **settings, start=start)
+            network = _network(tokenizer, start=start, **settings)
+            _train(
+                made.folder, network, tokens=tokens, tokenizer=tokenizer, **settings, state=state
+            )
         if main:
             for left in (STATE, BEST):
                 (made.folder / left).unlink(missing_ok=True)
@@ -103,14 +114,43 @@ def _trunk_of(folder: Path, *, settings: dict[str, Any], made_from: dict[str, st
     return folder / TRUNK
 
 
+def _require_start(folder: Path, *, settings: dict[str, Any], tokenizer: str) -> None:
+    """Check that the weights of a finished model fit another."""
+    base = read_manifest(folder, kind="model")["settings"]
+    shapes = [{key: of.get(key) for key in SHAPE} for of in (base["model"], settings["model"])]
+    if shapes[0] != shapes[1] or base["seed"] != settings["seed"]:
+        raise ValueError(
+            f"expected {folder} to be a model of the shape {shapes[1]} and seed "
+            f"{settings['seed']}, got {shapes[0]} and seed {base['seed']}"
+        )
+    require_origin(folder, kind="model", role="tokenizer", expected=tokenizer)
+
+
+def _network(
+    tokenizer: Path, *, model: dict[str, Any], seed: int, start: Path | None
+) -> LanguageModel:
+    """Return the model before its first update."""
+    described = read_manifest(tokenizer, kind="tokenizer")["contents"]
+    network = create_model(
+        model,
+        vocabulary_size=described["vocabulary_size"],
+        end_of_document=described["end_of_document"],
+        seed=seed,
+    )
+    if start is not None:
+        network.load_state_dict(load_model(start).state_dict())
+    return network
+
+
 def _train(
     partial: Path,
+    network: LanguageModel,
     *,
     tokens: Path,
     tokenizer: Path,
     model: dict[str, Any],
     seed: int,
-    start: Path | None,
+    state: Path | None,
 ) -> None:
     training, context = model["training"], model["context"]
     steps = updates(model)
@@ -120,13 +160,6 @@ def _train(
             f"{tokens_per_update(model):,} tokens; raise them in config.yaml"
         )
     streams = {name: _stream(tokens, name, context=context) for name in ("train", "validation")}
-    described = read_manifest(tokenizer, kind="tokenizer")["contents"]
-    network = create_model(
-        model,
-        vocabulary_size=described["vocabulary_size"],
-        end_of_document=described["end_of_document"],
-        seed=seed,
-    )
     every, shared = training["validate_every"], trunk_step(model)
     rows = train(
         network,
@@ -138,7 +171,7 @@ def _train(
             save_every=training["save_every"],
             log_every=LOG_EVERY,
             tokens_per_update=tokens_per_update(model),
-            start=start,
+            start=state,
             keep_state_at={} if shared is None else {shared: partial / TRUNK},
         ),
         evaluation=Evaluation(

@@ -88,9 +88,9 @@ def trunk_step(model: dict[str, Any]) -> int | None:
 
     Up to there nothing depends on the length of the training: the decay of a linear or cosine
     schedule begins; with restarts it is the end. None: it depends on the length from the start,
-    or the training may stop before it gets there.
+    the training may stop before it gets there, or it starts from the weights of another model.
     """
-    if model["training"]["early_stopping"] is not None:
+    if model["training"]["early_stopping"] is not None or "starts_from" in model:
         return None
     schedule, steps = model["training"]["schedule"], updates(model)
     if schedule["name"] == "cosine_restarts":

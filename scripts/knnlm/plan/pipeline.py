@@ -57,12 +57,14 @@ def for_fetch_language_model(config: Settings, wildcards: Wildcards) -> Need:
 
 
 def for_train_language_model(config: Settings, wildcards: Wildcards) -> Need:
-    """Train from scratch; what is taken from a shorter training is not subtracted."""
+    """Train; what is taken from a shorter training is not subtracted."""
     model, size = config["models"][wildcards["model"]], model_size(config, wildcards["model"])
     block, span = model["training"], model["context"]
     batch = block["batch_size"] * span
     need = training(size, block, batch, block["tokens"] / batch, span)
-    return replace(need, shared=True, disk=need.disk + FP32 * size.parameters)
+    start = FP32 * size.parameters * ("starts_from" in model)  # read beside the model's own
+    memory, disk = need.memory + start, need.disk + FP32 * size.parameters
+    return replace(need, shared=True, memory=memory, disk=disk)
 
 
 def for_score_queries(config: Settings, wildcards: Wildcards) -> Need:

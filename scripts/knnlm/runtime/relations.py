@@ -11,6 +11,17 @@ from typing import Any
 from knnlm.runtime.settings import SettingsError
 
 Settings = Mapping[str, Any]
+SHAPE = (  # what two models have in common if one can start from the weights of the other
+    "tokenizer",
+    "context",
+    "layers",
+    "width",
+    "heads",
+    "ffn_width",
+    "activation",
+    "tied_embeddings",
+    "without_mlp",
+)
 
 
 def check_relations(settings: Settings) -> None:
@@ -26,6 +37,7 @@ def check_relations(settings: Settings) -> None:
         )
     for name, model in settings["models"].items():
         _trained_on_its_tokens(settings, name, model)
+        _starts_from_its_like(settings, name, model)
     for name, index in settings["indexes"].items():
         if index["metric"] != "l2":
             raise SettingsError(
@@ -86,6 +98,32 @@ def _trained_on_its_tokens(settings: Settings, name: str, model: Mapping[str, An
             f"models.{name}.extends: expected a {model['source']} model, got "
             f"{model['extends']!r}, which is {parent['source']}"
         )
+
+
+def _starts_from_its_like(settings: Settings, name: str, model: Mapping[str, Any]) -> None:
+    """Check that the weights that a training starts from exist before it, and fit the model."""
+    chain, key = [name], f"models.{name}.starts_from"
+    while start := settings["models"][chain[-1]].get("starts_from"):
+        if start in chain:
+            raise SettingsError(
+                f"{key}: expected a model whose own training does not start from this one, got "
+                f"{' -> '.join([*chain, start])}; leave starts_from out of one of them, so that "
+                "it starts from random weights"
+            )
+        chain.append(start)
+    if len(chain) == 1:
+        return
+    start = settings["models"][chain[1]]
+    if start["source"] != "trained":
+        raise SettingsError(
+            f"{key}: expected a trained model, got {chain[1]!r}, which is {start['source']}"
+        )
+    for shape in SHAPE:
+        if start[shape] != model[shape]:
+            raise SettingsError(
+                f"{key}: expected a model with the {shape} of this one, {model[shape]!r}, got "
+                f"{chain[1]!r} with {start[shape]!r}; let models.{name} extend {chain[1]}"
+            )
 
 
 def tokens_needed(settings: Settings, corpus: str, tokenizer: str) -> dict[str, dict[str, int]]:
