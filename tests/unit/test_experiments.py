@@ -77,6 +77,25 @@ def test_the_report_shows_experiments_in_their_order():
     assert next(iter(read_experiments(ROOT))) == "knn_perplexity"
 
 
+def test_a_scale_changes_the_entries_that_an_experiment_adds(project):
+    edited(project, adds_at={"gpu": {"datastores": {"key_ffn_after": {"queries": 7}}}})
+    of_user = {"datastores": {"key_ffn_after": {"queries": 5}}}
+
+    assert settings_of(project)["datastores"]["key_ffn_after"]["queries"] == 2000
+    at_gpu = settings_of(project, scale="gpu")["datastores"]
+    assert (at_gpu["key_ffn_after"]["queries"], at_gpu["base"]["stride"]) == (7, 512)
+    assert at_gpu["key_ffn_after"]["site"] == "ffn_input_after_layer_norm"
+    chosen = settings_of(project, scale="gpu", **of_user)["datastores"]["key_ffn_after"]
+    assert chosen["queries"] == 5
+
+
+def test_a_scale_that_changes_an_entry_of_others_is_refused(project):
+    edited(project, adds_at={"gpu": {"datastores": {"base": {"queries": 7}}}})
+
+    with pytest.raises(SettingsError, match=r"adds_at\.gpu\.datastores: .* got 'base'; others"):
+        settings_of(project)
+
+
 def test_a_name_that_a_block_of_the_config_has_is_refused(project):
     renamed(project, "datastores")
 

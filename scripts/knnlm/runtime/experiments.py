@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from knnlm.runtime.settings import SettingsError
+from knnlm.runtime.settings import SettingsError, deep_merge
 
 PARTS = (
     "rules.smk",
@@ -19,7 +19,8 @@ PARTS = (
     "caption.rst",
 )  # claims.yaml and headlines.yaml may be left out
 MODULES = ("table.py", "figure.py")
-KEYS = ("order", "paper", "settings", "scales", "adds", "schema")
+KEYS = ("order", "paper", "settings", "scales", "adds", "adds_at", "schema")
+MAY_LACK = {"scales", "adds", "adds_at"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Experiment:
         settings: its block of the config.
         scales: what each scale changes in the block.
         adds: entries of shared blocks, by block and name.
+        adds_at: what each scale changes in them.
         schema: of the block.
     """
 
@@ -44,6 +46,7 @@ class Experiment:
     settings: Mapping[str, Any]
     scales: Mapping[str, Mapping[str, Any]]
     adds: Mapping[str, Mapping[str, Any]]
+    adds_at: Mapping[str, Mapping[str, Mapping[str, Any]]]
     schema: Mapping[str, Any]
 
     @property
@@ -83,12 +86,13 @@ def _read(root: Path, folder: Path) -> Experiment:
         )
     block = read_yaml(folder / "settings.yaml")
     given = set(block) if isinstance(block, Mapping) else set()
-    if not set(KEYS) - {"scales", "adds"} <= given <= set(KEYS):
+    if not set(KEYS) - MAY_LACK <= given <= set(KEYS):
         raise SettingsError(
             f"{folder.relative_to(root)}/settings.yaml: expected the keys order, paper, settings "
-            f"and schema, and perhaps scales and adds, got {', '.join(sorted(given)) or 'none'}"
+            "and schema, and perhaps scales, adds and adds_at, got "
+            f"{', '.join(sorted(given)) or 'none'}"
         )
-    parts = {"scales": {}, "adds": {}} | block
+    parts = {name: {} for name in MAY_LACK} | block
     return Experiment(folder.name, folder, **parts)
 
 
@@ -114,15 +118,18 @@ def with_experiments(
                 "has; rename the folder"
             )
         config[one.name], properties[one.name] = one.settings, one.schema
-        for scale, changed in one.scales.items():
+        for block, entries in one.adds.items():
+            config[block] = _added(one, block, config.get(block), entries)
+        for scale in {**one.scales, **one.adds_at}:
             if scale not in scales:
                 raise SettingsError(
                     f"workflow/experiments/{one.name}/settings.yaml: unknown scale {scale!r}; "
                     f"known scales: {', '.join(scales)}"
                 )
-            scales[scale][one.name] = changed
-        for block, entries in one.adds.items():
-            config[block] = _added(one, block, config.get(block), entries)
+            changed = _changed_at(one, scale)
+            if scale in one.scales:
+                changed[one.name] = one.scales[scale]
+            scales[scale] = deep_merge(scales[scale], changed)
     names = [one.name for one in experiments]
     required = [*schema["required"], *names]
     properties["experiments"] = {
@@ -131,6 +138,18 @@ def with_experiments(
     }
     whole = {**schema, "properties": properties, "required": required}
     return config | {"scales": scales}, whole
+
+
+def _changed_at(one: Experiment, scale: str) -> dict[str, Any]:
+    """Return what a scale changes in the entries that an experiment adds to shared blocks."""
+    for block, entries in one.adds_at.get(scale, {}).items():
+        foreign = sorted(set(entries) - set(one.adds.get(block, {})))
+        if foreign:
+            raise SettingsError(
+                f"workflow/experiments/{one.name}/settings.yaml: adds_at.{scale}.{block}: expected "
+                f"entries that adds.{block} has, got {foreign[0]!r}; others belong to config.yaml"
+            )
+    return dict(one.adds_at.get(scale, {}))
 
 
 def _added(
