@@ -177,9 +177,9 @@ def test_the_registers_tell_the_same_knowledge_in_other_words(gazetteer, corresp
     assert len(told[0] & told[1]) > 0.7 * len(told[1])
     texts = [" ".join(d.text for d in one.splits["train"]) for one in (gazetteer, correspondence)]
     words = [Counter(text.split()) for text in texts]
-    first_person = [sum(w[word] for word in ("me", "my", "you", "your")) / w.total() for w in words]
+    first_person = [sum(w[word] for word in ("me", "my", "your")) / w.total() for w in words]
     assert first_person[0] == 0
-    assert first_person[1] > 0.03
+    assert first_person[1] > 0.01  # beside "I" itself
 
 
 def test_no_one_writes_letters_of_two_splits(correspondence):

@@ -154,7 +154,7 @@ def _addressee(
     knowledge: Knowledge, subject: Record, events: Sequence[Record], draws: Draws
 ) -> Record:
     """Draw to whom the letter goes: of the writer's time, and in none of its events if possible."""
-    of_the_time = [p for p in knowledge.records["person"] if p.era == subject.era]
+    of_the_time = knowledge.of_era("person", subject.era)
     others = [person for person in of_the_time if person is not subject]
     told = [value for event in events for value in event.values.values()]
     return draws.pick([person for person in others if person not in told] or others)
