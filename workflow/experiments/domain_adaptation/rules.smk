@@ -1,16 +1,19 @@
 # Does a datastore adapt an LM to a domain that it was not trained on?
 
-ADAPTING = config["domain_adaptation"]["datastore"]
+HOME, ADAPTING = (config["domain_adaptation"][name] for name in ("home", "datastore"))
+FINE_TUNED = config["domain_adaptation"]["fine_tuned"]
 ADAPTED = {
-    "model": [
-        config["domain_adaptation"]["trained_there"],
-        *config["domain_adaptation"]["fine_tuned"],
-    ],
+    "model": [config["domain_adaptation"]["trained_there"], *FINE_TUNED],
     "seed": LM_SEED,
     "corpus": config["datastores"][ADAPTING]["corpus"],
     "split": ["validation", "test"],
 }
-AT_HOME = knn_lms([BASE_STORE], splits=["validation"], seeds=[LM_SEED])
+AT_HOME = knn_lms(
+    [HOME],
+    splits=["validation"],
+    seeds=[LM_SEED],
+    corpus=config["datastores"][HOME]["corpus"],
+)
 
 
 rule domain_adaptation:
@@ -26,7 +29,7 @@ rule domain_adaptation:
 
 
 rule evaluate_domain_adaptation:
-    """The baseline's LM on the second corpus: alone, with its datastore, and trained on there."""
+    """An LM on a second corpus: alone, with its datastore, beside LMs that were trained there."""
     input:
         **together(
             knn_lms(
@@ -42,7 +45,7 @@ rule evaluate_domain_adaptation:
         home_tuned=AT_HOME["tuned"],
         models=expand(
             "<results>/models/{model}/seed{seed}",
-            model=[BASE_MODEL, *config["domain_adaptation"]["fine_tuned"]],
+            model=[config["datastores"][HOME]["model"], *FINE_TUNED],
             seed=LM_SEED,
         ),
         datastore=f"<results>/datastores/{ADAPTING}/seed{LM_SEED}",
@@ -58,7 +61,7 @@ rule evaluate_domain_adaptation:
     params:
         **evaluation(
             "domain_adaptation",
-            stores=[ADAPTING],
+            stores=[HOME, ADAPTING],
             indexes={BASELINE["index"]: config["indexes"][BASELINE["index"]]},
         ),
     script:

@@ -9,24 +9,29 @@ KEY = "domain_adaptation"
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """Check that one LM is adapted to another corpus, and that all LMs have its tokens.
+    """Check that an LM is adapted to another corpus than its own, and that all have its tokens.
 
     Raises:
         SettingsError: naming the key, what was expected and what was given.
     """
     own, datastores, models = settings[KEY], settings["datastores"], settings["models"]
-    base = datastores[settings["baseline"]["datastore"]]["model"]
-    store = datastores[own["datastore"]]
+    home, store = datastores[own["home"]], datastores[own["datastore"]]
+    base = home["model"]
+    if home["corpus"] != models[base]["corpus"]:
+        raise SettingsError(
+            f"{KEY}.home: expected a datastore of {models[base]['corpus']!r}, the corpus that its "
+            f"model {base!r} is trained on, got {own['home']!r} of {home['corpus']!r}"
+        )
     if store["model"] != base:
         raise SettingsError(
-            f"{KEY}.datastore: expected one with keys of the baseline's model {base!r}, got "
+            f"{KEY}.datastore: expected one with keys of {base!r}, as {KEY}.home has them, got "
             f"{own['datastore']!r} of {store['model']!r}; let datastores.{own['datastore']} extend "
-            "baseline and name only its corpus"
+            f"{own['home']} and name only its corpus"
         )
     if store["corpus"] == models[base]["corpus"]:
         raise SettingsError(
-            f"datastores.{own['datastore']}.corpus: expected another corpus than the one that "
-            f"{base!r} is trained on, got {store['corpus']!r} again; there is nothing to adapt to"
+            f"datastores.{own['datastore']}.corpus: expected another corpus than {base!r} is "
+            f"trained on, got {store['corpus']!r} again; there is nothing to adapt to"
         )
     for key, name in [("trained_there", own["trained_there"])] + [
         ("fine_tuned", name) for name in own["fine_tuned"]
@@ -41,8 +46,8 @@ def check(settings: Mapping[str, Any]) -> None:
     for name in own["fine_tuned"]:
         if models[name].get("starts_from") != base:
             raise SettingsError(
-                f"{KEY}.fine_tuned: expected models that start from {base!r}, the baseline's, got "
-                f"{name!r}; set models.{name}.starts_from to {base}"
+                f"{KEY}.fine_tuned: expected models that start from {base!r}, got {name!r}; set "
+                f"models.{name}.starts_from to {base}"
             )
 
 

@@ -46,7 +46,8 @@ def _draw_domain(axes: Axes, domain: str, grid: pd.DataFrame, best: pd.DataFrame
     levels = {LABELS["lm"]: (lm, COLORS["lm"])}
     for method, (text, of_it) in LEVELS.items():
         found = select(grid, method=method, setting=domain)
-        levels |= {text: (value, of_it) for value in found["value"]}
+        if len(found):
+            levels[text] = (found["value"].item(), of_it)
     for height, of_it in levels.values():
         axes.axhline(height, color=of_it, linewidth=1.0, linestyle=(0, (4, 2)))
     row = best[best["setting"] == domain].iloc[0]

@@ -33,8 +33,8 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
 
     Args:
         inputs: queries of all LMs, neighbors and tuned, of the second corpus and the first LM
-            seed; home_queries, home_neighbors and home_tuned of the baseline on validation;
-            models, the baseline's and the fine-tuned ones, and the datastore.
+            seed; home_queries, home_neighbors and home_tuned of the LM where it was trained, on
+            validation; models, it and the fine-tuned ones, and the datastore.
         settings: corpus, lm_seeds, baseline, datastores, indexes and domain_adaptation.
 
     Returns:
@@ -43,12 +43,13 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
     Raises:
         ArtifactError: if folders belong to different models or seeds, or scored other positions.
     """
-    own = settings[EXPERIMENT]
-    corpus = settings["datastores"][own["datastore"]]["corpus"]
-    run = ScoredRun.of(EXPERIMENT, inputs, settings | {"corpus": corpus})
-    at_home = {name: inputs[f"home_{name}"] for name in ("queries", "neighbors", "tuned")}
-    home = ScoredRun.of(EXPERIMENT, at_home, settings)
-    lm = _scored(run, run.model)
+    own, stores = settings[EXPERIMENT], settings["datastores"]
+    there, at_home = ({"corpus": stores[own[key]]["corpus"]} for key in ("datastore", "home"))
+    run = ScoredRun.of(EXPERIMENT, inputs, settings | there)
+    home_inputs = {name: inputs[f"home_{name}"] for name in ("queries", "neighbors", "tuned")}
+    home = ScoredRun.of(EXPERIMENT, home_inputs, settings | at_home)
+    model, seed = stores[own["home"]]["model"], run.seeds[0]
+    lm = _scored(run, model)
     retrieved = {split: run.retrieved(lm[split], datastore=own["datastore"]) for split in SPLITS}
     others = {THERE: _scored(run, own["trained_there"], like=lm)}
     tried = {name: _scored(run, name, like=lm) for name in own["fine_tuned"]}
@@ -57,7 +58,8 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
     rows = _rows(lm, others, retrieved, own["published"], index=run.baseline["index"])
     rows += [row for name, scored in tried.items() for row in _tried(scored["validation"], name)]
     rows += cost_rows(inputs, settings, [*retrieved.values()], fine_tuned=chosen)
-    home_found = home.retrieved(home.scored(run.seeds[0], "validation"))
+    home_scored = home.scored(seed, "validation", model=model)
+    home_found = home.retrieved(home_scored, datastore=own["home"])
     curves = [Curve(IN, home_found), Curve(OUT, retrieved["validation"])]
     rows += [row for curve in curves for row in (*_lmbda(curve), curve.best())]
     levels = [_level(scored["validation"], method) for method, scored in others.items()]
