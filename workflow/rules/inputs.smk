@@ -90,7 +90,7 @@ def trunk(wildcards):
 def start_of_model(wildcards):
     """Return the model whose weights a training starts from; none if they are random."""
     start = config["models"][wildcards.model].get("starts_from")
-    return [f"{RESULTS}/models/{start}/seed{wildcards.seed}"] if start else []
+    return f"{RESULTS}/models/{start}/seed{wildcards.seed}" if start else []
 
 
 def model_of_datastore(wildcards):
