@@ -45,7 +45,7 @@ def _draw_domain(axes: Axes, domain: str, grid: pd.DataFrame, best: pd.DataFrame
     )
     levels = {LABELS["lm"]: (lm, COLORS["lm"])}
     for method, (text, of_it) in LEVELS.items():
-        found = select(grid, method=method, setting=domain)
+        found = grid[(grid["method"] == method) & (grid["setting"] == domain)]
         if len(found):
             levels[text] = (found["value"].item(), of_it)
     for height, of_it in levels.values():
