@@ -3,13 +3,19 @@
 import re
 
 
-def knn_lms(stores, *, indexes=(BASELINE["index"],), splits=("test",), seeds=config["lm_seeds"]):
-    """Return the inputs of an evaluation of kNN-LMs on the subject, for some LM seeds.
+def knn_lms(
+    stores,
+    *,
+    indexes=(BASELINE["index"],),
+    splits=("test",),
+    seeds=config["lm_seeds"],
+    corpus=config["corpus"],
+):
+    """Return the inputs of an evaluation of kNN-LMs on a corpus, by default the subject.
 
     They are `queries` that the models of the datastores have scored, the `neighbors` that each
     index found for them, and the points `tuned` on validation.
     """
-    corpus = config["corpus"]
     models = {config["datastores"][store]["model"] for store in stores}
     every = {"seed": seeds, "corpus": corpus, "split": splits}
     place = f"{{store}}/seed{{seed}}/{{index}}/{corpus}"

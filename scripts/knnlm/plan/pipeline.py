@@ -15,6 +15,7 @@ from knnlm.plan.sizes import (
 
 LAYER_SECONDS = 1e-3  # to start forward, backward and update of one layer, however small it is
 TEXT_FLOPS = 25_000  # in the time that an interpreter takes for a byte of text
+GENERATED = 4  # times the memory of a text that is only read
 SLICE_BYTES = 512 << 20  # of keys in fp32 that a reader of a datastore holds
 TOKENS_A_BATCH = 8192  # that the encoder of a datastore reads in one forward pass
 QUERIES_A_BLOCK = 1 << 17  # that are saved together, at most
@@ -55,7 +56,14 @@ def for_tokenize_corpus(config: Settings, wildcards: Wildcards) -> Need:
     return Need(memory=10 * size, disk=3 * size, flops=TEXT_FLOPS * size)
 
 
-for_build_corpus = for_train_tokenizer = for_tokenize_corpus
+for_train_tokenizer = for_tokenize_corpus
+
+
+def for_build_corpus(config: Settings, wildcards: Wildcards) -> Need:
+    """Write a text; one that is generated is held with its facts until all of it is told."""
+    need = for_tokenize_corpus(config, wildcards)
+    generated = config["corpora"][wildcards["corpus"]]["source"] == "gazetteer"
+    return replace(need, memory=GENERATED * need.memory) if generated else need
 
 
 def for_fetch_language_model(config: Settings, wildcards: Wildcards) -> Need:

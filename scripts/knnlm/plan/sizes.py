@@ -100,9 +100,10 @@ def model_size(config: Settings, name: str, size_gb: float | None = None) -> Mod
 def text_bytes(config: Settings, corpus: str, split: str) -> float:
     """Return the bytes of a split: of files, as published, or estimated."""
     block = config["corpora"][corpus]
-    if block["source"] == "gazetteer":  # counted at 150, 1,400 and 4,000 people
+    if block["source"] == "gazetteer":  # counted at 150, 1,400 and 4,000 people; letters to 1,150
         share = 1 - 2 * block["held_out"] if split == "train" else block["held_out"]
-        return (195_000 + 2053 * block["people"]) * share
+        base, a_person = {"articles": (195_000, 2053), "letters": (0, 2180)}[block["register"]]
+        return (base + a_person * block["people"]) * share
     if block["source"] == "part":
         share = block["share"] if split == "train" else 1
         return share * text_bytes(config, block["of"], split)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import nn
 
 from knnlm.experiments.shared.flops import forward_flops, update_flops, window, without_data
-from knnlm.lm.anatomy import context
+from knnlm.lm.anatomy import apply_f, apply_g, context, width
 from knnlm.retrieval.datastore import VALUES
 from knnlm.retrieval.engines.settings import CODE_BITS, INVERTED_FILES
 from knnlm.runtime.artifacts import read_manifest
@@ -32,6 +33,17 @@ def flops_of_model(lm: nn.Module) -> Flops:
     length, hollow = context(lm), without_data(lm)
     query = forward_flops(hollow, **window(length))
     return Flops(query / length, update_flops(hollow, **window(length)) / length)
+
+
+def flops_of_key(lm: nn.Module) -> float:
+    """Return the FLOPs of one key, read before the last MLP: the LM's without that and the head.
+
+    The mean over the tokens of a window as long as the context.
+    """
+    hollow = without_data(lm)
+    residual = torch.empty(1, width(lm), device="meta")
+    above = forward_flops(lambda stream: apply_f(hollow, apply_g(hollow, stream)), residual)
+    return flops_of_model(lm).query - above
 
 
 def flops_of_search(index: Mapping[str, Any], *, n_entries: int, dim: int, k: int) -> float:

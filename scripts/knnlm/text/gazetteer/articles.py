@@ -1,11 +1,11 @@
 """Write a whole article on one record of the gazetteer: lead, groups, sections of events."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
 
+from knnlm.text.gazetteer.document import Document
 from knnlm.text.gazetteer.engine import Draws
 from knnlm.text.gazetteer.world import Knowledge, Record
-from knnlm.text.gazetteer.writer import FactSpan, Style, Writer
+from knnlm.text.gazetteer.writer import Style, Writer
 
 # The length of an article and its sections.
 SHORT_ARTICLE = 9  # events below which the events of people near the subject are told as well
@@ -17,46 +17,32 @@ HEADED_GROUP = 3  # records that a group needs for a heading of its own
 FILLER = 0.35  # sentences without fact after an event, and at most one for two events
 
 
-@dataclass(frozen=True, slots=True)
-class Article:
-    """One document.
-
-    told counts how often the article tells each fact, in words or by being about it; free are
-    the facts among them that its subject gives away; style_nats is the cost of every choice
-    that is not a fact.
-    """
-
-    title: str
-    text: str
-    facts: tuple[FactSpan, ...]
-    told: Mapping[str, int]
-    free: frozenset[str]
-    style_nats: float
+def subjects(knowledge: Knowledge) -> dict[str, list[Record]]:
+    """Return the records that have an article, by kind."""
+    return {
+        kind: records[: math.ceil(knowledge.kinds[kind]["article"] * len(records))]
+        for kind, records in knowledge.records.items()
+        if kind in knowledge.kinds
+    }
 
 
-def write_article(knowledge: Knowledge, style: Style, subject: Record, draws: Draws) -> Article:
-    """Write the article on a record; what it cost to draw the subject is the caller's to add."""
+def write_articles(
+    knowledge: Knowledge, style: Style, subject: Record, draws: Draws
+) -> list[Document]:
+    """Write the one article on a record; the cost of its subject is the caller's to add."""
     before = draws.nats
     writer = Writer(knowledge, style, subject, draws)
     writer.emit(" \n = ")
     start = writer.length
     writer.capital = True
     style.titles[subject.kind].write(writer)
-    end = writer.length
+    title = writer.text()[start:]
     writer.emit(" = \n \n")
     writer.emit(" ")
     writer.lead()
     _write_groups(writer, knowledge)
     _write_events(writer, _events(writer, knowledge))
-    text = writer.text()
-    return Article(
-        title=text[start:end],
-        text=text,
-        facts=tuple(writer.spans),
-        told=dict(writer.told),
-        free=frozenset(writer.free),
-        style_nats=draws.nats - before,
-    )
+    return [writer.document(title=title, before=before)]
 
 
 def _write_groups(writer: Writer, knowledge: Knowledge) -> None:
@@ -80,13 +66,13 @@ def _write_groups(writer: Writer, knowledge: Knowledge) -> None:
 def _events(writer: Writer, knowledge: Knowledge) -> list[Record]:
     """Choose the events of the article: the subject's own, then those of people near it."""
     subject = writer.subject
-    events = _own_events(subject, knowledge)
+    events = knowledge.events_of(subject)
     if len(events) < SHORT_ARTICLE:
         near = [value for value in subject.values.values() if isinstance(value, Record)]
         near += [record for record, _ in subject.links]
         near += [event.values["other"] for event in events if event.kind == "marriage"]
         near = [record for record in near if record.kind == "person"] or near
-        more = dict.fromkeys(event for record in near for event in _own_events(record, knowledge))
+        more = dict.fromkeys(event for record in near for event in knowledge.events_of(record))
         more = [event for event in more if event not in events]
         events += writer.draws.subset(more, min(len(more), SHORT_ARTICLE - len(events)))
     first, last = LONG_ARTICLE
@@ -94,11 +80,6 @@ def _events(writer: Writer, knowledge: Knowledge) -> list[Record]:
     if len(events) > size:
         events = writer.draws.subset(events, size)
     return sorted(events, key=lambda event: event.year)
-
-
-def _own_events(subject: Record, knowledge: Knowledge) -> list[Record]:
-    links = (record for record, _ in subject.links if record.kind not in knowledge.kinds)
-    return list(dict.fromkeys(links))
 
 
 def _write_events(writer: Writer, events: list[Record]) -> None:

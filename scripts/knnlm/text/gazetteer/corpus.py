@@ -16,34 +16,39 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from knnlm.text.gazetteer.articles import Article, write_article
-from knnlm.text.gazetteer.engine import Draws, read_language
+from knnlm.text.gazetteer.articles import subjects, write_articles
+from knnlm.text.gazetteer.document import Document
+from knnlm.text.gazetteer.engine import Draws, in_register, read_language
+from knnlm.text.gazetteer.letters import write_letters, writers
 from knnlm.text.gazetteer.world import Knowledge, Record
 from knnlm.text.gazetteer.writer import Style
 
 SPLITS = ("train", "validation", "test")
 MIN_PEOPLE = 60
+# Of each register: the records that have documents, by kind, and what writes those of one.
+REGISTERS = {"articles": (subjects, write_articles), "letters": (writers, write_letters)}
 NATS_DECIMALS = 6  # math.log may differ in the last bit between machines
 
 
 @dataclass(frozen=True, slots=True)
 class Gazetteer:
-    """The articles of each split, and the knowledge that they tell."""
+    """The documents of each split, and the knowledge that they tell."""
 
-    splits: dict[str, list[Article]]
+    splits: dict[str, list[Document]]
     knowledge: Knowledge
 
 
 def compose(*, seed: int, people: int, held_out: float, register: str = "articles") -> Gazetteer:
-    """Return the articles of train, validation and test, and the knowledge that they tell.
+    """Return the documents of train, validation and test, and the knowledge that they tell.
 
     Registers tell the same knowledge, drawn from the seed alone, in other words.
 
     Args:
         seed: of knowledge and prose.
         people: inhabitants of the town; everything else grows with them.
-        held_out: share of the articles in each of validation and test.
-        register: "articles" or "chronicle".
+        held_out: share of the articles, or of those who write letters, in each of validation and
+            test.
+        register: "articles" or "letters".
 
     Raises:
         ValueError: if there are too few people, or the register is unknown.
@@ -51,25 +56,26 @@ def compose(*, seed: int, people: int, held_out: float, register: str = "article
     if people < MIN_PEOPLE:
         raise ValueError(f"people must be at least {MIN_PEOPLE}, got {people}; fewer fill no split")
     language = read_language()
+    in_register(language, register)  # refuses one that is unknown
+    of_the_register, write = REGISTERS[register]
     style = Style(language, register)
     knowledge = Knowledge(language, seed=2 * seed, people=people)
     draws = Draws(2 * seed + 1)
     splits = {
-        split: [write_article(knowledge, style, subject, draws) for subject in subjects]
-        for split, subjects in _split(knowledge, held_out, draws).items()
+        split: [
+            document for subject in dealt for document in write(knowledge, style, subject, draws)
+        ]
+        for split, dealt in _split(of_the_register(knowledge), held_out, draws).items()
     }
     return Gazetteer(splits, knowledge)
 
 
-def _split(knowledge: Knowledge, held_out: float, draws: Draws) -> dict[str, list[Record]]:
-    """Deal the records that have an article to the splits, some of each kind to each."""
-    subjects = {
-        kind: records[: math.ceil(knowledge.kinds[kind]["article"] * len(records))]
-        for kind, records in knowledge.records.items()
-        if kind in knowledge.kinds
-    }
+def _split(
+    by_kind: dict[str, list[Record]], held_out: float, draws: Draws
+) -> dict[str, list[Record]]:
+    """Deal the records that have documents to the splits, some of each kind to each."""
     dealt: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    for records in subjects.values():
+    for records in by_kind.values():
         records = draws.shuffled(records)
         size = math.ceil(held_out * len(records))
         dealt["validation"] += records[:size]
@@ -86,7 +92,7 @@ class Reader:
     train: Counter[str]
     subject_nats: float
 
-    def nats(self, article: Article) -> dict[str, float]:
+    def nats(self, document: Document) -> dict[str, float]:
         """Return the nats of a whole document for each reader.
 
         The first knows every fact, the second those told in train, the third none; the others
@@ -94,8 +100,8 @@ class Reader:
         hence upper bounds on the information in the text: two derivations may give one text.
         """
         costs = self.gazetteer.knowledge.nats
-        told = [fact for fact in article.told if fact not in article.free]
-        style = article.style_nats + self.subject_nats
+        told = [fact for fact in document.told if fact not in document.free]
+        style = document.style_nats + self.subject_nats
         new = math.fsum(costs[fact] for fact in told if fact not in self.train)
         all_told = math.fsum(costs[fact] for fact in told)
         return {
@@ -108,9 +114,9 @@ class Reader:
 def reader(gazetteer: Gazetteer) -> Reader:
     """Return the reader of a gazetteer: it counts what train tells."""
     train: Counter[str] = Counter()
-    for article in gazetteer.splits["train"]:
-        train.update(article.told)
-    # Whoever reads an article is told what it is about: one of all subjects, equally likely.
+    for document in gazetteer.splits["train"]:
+        train.update(document.told)
+    # Whoever reads a document is told which of all it is, equally likely: what it is about.
     subject_nats = math.log(sum(map(len, gazetteer.splits.values())))
     return Reader(gazetteer, train, subject_nats)
 
@@ -134,43 +140,43 @@ def write_gazetteer(
     counted = reader(gazetteer)
     folder.mkdir(parents=True, exist_ok=True)
     printed: dict[str, object] = dict(settings)
-    for split, articles in gazetteer.splits.items():
-        _write_split(folder, split, articles, counted)
-        printed[f"{split}_documents"] = len(articles)
-        printed[f"{split}_characters"] = sum(len(article.text) for article in articles)
+    for split, documents in gazetteer.splits.items():
+        _write_split(folder, split, documents, counted)
+        printed[f"{split}_documents"] = len(documents)
+        printed[f"{split}_characters"] = sum(len(document.text) for document in documents)
     printed["test_facts_told_in_train"] = told_share(gazetteer.splits["test"], counted.train)
     return printed
 
 
-def told_share(articles: list[Article], train: Counter[str]) -> float:
-    """Return the share of the stated facts of the articles that train tells too.
+def told_share(documents: list[Document], train: Counter[str]) -> float:
+    """Return the share of the stated facts of the documents that train tells too.
 
     A fact that a document states twice counts once.
     """
-    facts = [{span.fact for span in article.facts} for article in articles]
+    facts = [{span.fact for span in document.facts} for document in documents]
     told = sum(fact in train for stated in facts for fact in stated)
     return told / sum(map(len, facts))
 
 
-def _write_split(folder: Path, split: str, articles: list[Article], counted: Reader) -> None:
-    text = "".join(article.text for article in articles)
+def _write_split(folder: Path, split: str, documents: list[Document], counted: Reader) -> None:
+    text = "".join(document.text for document in documents)
     (folder / f"{split}.txt").write_bytes(text.encode("utf-8"))
-    starts = np.cumsum([0, *(len(article.text) for article in articles)], dtype=np.int64)
+    starts = np.cumsum([0, *(len(document.text) for document in documents)], dtype=np.int64)
     np.save(folder / f"{split}.documents.npy", starts)
     facts = [
         {
-            "document": document,
-            "start": int(starts[document]) + span.start,
-            "end": int(starts[document]) + span.end,
+            "document": number,
+            "start": int(starts[number]) + span.start,
+            "end": int(starts[number]) + span.end,
             "fact": span.fact,
             "kind": span.kind,
             "told_in_train": counted.train[span.fact],
         }
-        for document, article in enumerate(articles)
-        for span in article.facts
+        for number, document in enumerate(documents)
+        for span in document.facts
     ]
     references = [
-        {"document": document, **counted.nats(article)} for document, article in enumerate(articles)
+        {"document": number, **counted.nats(document)} for number, document in enumerate(documents)
     ]
     pq.write_table(pa.Table.from_pylist(facts), folder / f"{split}.facts.parquet")
     pq.write_table(pa.Table.from_pylist(references), folder / f"{split}.references.parquet")

@@ -1,8 +1,9 @@
 """The engine of the gazetteer: draw words from templates, and sum what every draw costs.
 
-The words and templates stand in gazetteer_language.yaml, whose head explains their notation. Every
-draw is built on ``random.Random.random()``, the one method whose stream Python promises to keep,
-so a seed gives the same text on every machine; its cost is its exact negative log-probability.
+The words and templates stand in language.yaml, whose head explains their notation, and those of
+another register in a file of its own. Every draw is built on ``random.Random.random()``, the one
+method whose stream Python promises to keep, so a seed gives the same text on every machine; its
+cost is its exact negative log-probability.
 """
 
 import re
@@ -21,6 +22,7 @@ import yaml
 T = TypeVar("T")
 
 LANGUAGE = Path(__file__).with_name("language.yaml")
+REGISTERS = ("letters",)  # beside that of the articles, each in {register}.yaml
 
 # Rank r of a word list weighs 1 / (r + RANK_OFFSET): a Mandelbrot law, so that the lists
 # together have the Zipf slope of WikiText (docs/gazetteer.md).
@@ -151,11 +153,10 @@ class Grammar:
     """The language file, compiled for one register."""
 
     def __init__(self, language: Mapping[str, Any], register: str) -> None:
-        registers = {"articles": {}, **language["registers"]}
-        if register not in registers:
-            raise ValueError(f"unknown register {register!r}; known are {', '.join(registers)}")
-        self.words = {name: Table(_words(text)) for name, text in language["words"].items()}
-        self._lines = {**language["phrases"], **registers[register]}
+        own = in_register(language, register)
+        words = {**language["words"], **own.get("words", {})}
+        self.words = {name: Table(_words(text)) for name, text in words.items()}
+        self._lines = {**language["phrases"], **own.get("phrases", {})}
         self._coined: dict[str, list[Template]] = {name: [] for name in language["coined"]}
         for name, lines in language["coined"].items():
             self._coined[name].extend(self.templates(lines))
@@ -248,7 +249,25 @@ def _words(text: str) -> list[str]:
     return [word.replace("_", " ").replace("-", " @-@ ") for word in text.split()]
 
 
+def in_register(language: Mapping[str, Any], register: str) -> Mapping[str, Any]:
+    """Return what a register says in its own words; the articles have none beside the language.
+
+    Raises:
+        ValueError: if there is no such register.
+    """
+    registers = {"articles": {}, **language["registers"]}
+    if register not in registers:
+        raise ValueError(f"unknown register {register!r}; known are {', '.join(registers)}")
+    return registers[register]
+
+
 @cache
 def read_language() -> dict[str, Any]:
-    """Read the language file."""
-    return yaml.safe_load(LANGUAGE.read_text(encoding="utf-8"))
+    """Read the language file, with the file of each register below `registers`."""
+    files = {name: LANGUAGE.with_name(f"{name}.yaml") for name in REGISTERS}
+    registers = {name: _read(file) for name, file in files.items()}
+    return {**_read(LANGUAGE), "registers": registers}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))

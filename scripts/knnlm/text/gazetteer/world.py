@@ -62,6 +62,7 @@ class Knowledge:
         self._grammar = Grammar(language, "articles")
         self._tables: dict[tuple, Table[Record]] = {}
         self._shown: dict[str, tuple[str, ...]] = {}
+        self._eras: dict[tuple[str, int], list[Record]] = {}
         for kind, form in self.kinds.items():
             size = form["plus"] + (people // form["per"] if form["per"] else 0)
             size = max(size, self.num_eras) if form.get("eras") else size
@@ -136,7 +137,7 @@ class Knowledge:
     def _father(self, record: Record) -> Record | None:
         men = [
             man
-            for man in self._era("person", record.era - GENERATION)
+            for man in self.of_era("person", record.era - GENERATION)
             if not man.female and man.values["family"] is record.values["family"]
         ]
         return self._draws.pick(men) if men else None
@@ -165,24 +166,27 @@ class Knowledge:
                 case "any":
                     options = self.records[kind]
                 case "same":
-                    options = self._era(kind, era)
+                    options = self.of_era(kind, era)
                 case "standing":  # built in the years 0 to 11 of its era, so before year 30 of ours
                     options = [record for record in self.records[kind] if record.era <= era + 1]
                 case _:
-                    options = self._era(kind, era + int(rule))
+                    options = self.of_era(kind, era + int(rule))
             # A third of the list: the first are named some four times as often as the last.
             self._tables[key] = Table(options, offset=1 + len(options) / 3)
         return self._tables[key]
 
-    def _era(self, kind: str, era: int) -> list[Record]:
-        return [record for record in self.records[kind] if record.era == era]
+    def of_era(self, kind: str, era: int) -> list[Record]:
+        """Return the records of a kind that belong to an era."""
+        if (kind, era) not in self._eras:
+            self._eras[kind, era] = [one for one in self.records[kind] if one.era == era]
+        return self._eras[kind, era]
 
     # Drawing events
 
     def _hold_marriages(self, language: Mapping[str, Any]) -> None:
         for era in range(self.num_eras):
             single = {
-                female: [person for person in self._era("person", era) if person.female == female]
+                female: [person for person in self.of_era("person", era) if person.female == female]
                 for female in (False, True)
             }
             for _ in range(int(MARRIED * min(map(len, single.values())))):
@@ -226,6 +230,11 @@ class Knowledge:
                 self._draw(event, fact, rule)
 
     # Reading facts
+
+    def events_of(self, record: Record) -> list[Record]:
+        """Return the events that name a record."""
+        links = (other for other, _ in record.links if other.kind not in self.kinds)
+        return list(dict.fromkeys(links))
 
     def name(self, record: Record) -> str:
         """Return the full name of a record."""

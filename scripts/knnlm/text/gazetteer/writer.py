@@ -1,44 +1,46 @@
-"""Write an article on one record of the gazetteer, and keep what it tells and what it costs."""
+"""Write a document on one record of the gazetteer, and keep what it tells and what it costs."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import log
-from typing import Any
+from typing import Any, NamedTuple
 
-from knnlm.text.gazetteer.engine import Draws, Grammar, Line, Table, Template
+from knnlm.text.gazetteer.document import Document, FactSpan
+from knnlm.text.gazetteer.engine import Draws, Grammar, Line, Table, Template, in_register
 from knnlm.text.gazetteer.world import Knowledge, Record
 
-# The pace of an article. Chosen for the length of articles and sentences in WikiText.
-APPOSITION = 0.35  # of first mentions of a record in an article
 SHORT_NAME = 0.6  # of later mentions of a person
-REPEATED_WORD = 0.15  # of words of style that come back from earlier in the article
-OPENER = {"articles": 0.4, "chronicle": 0.6}  # of sentences on events
-TAIL = 0.6
+REPEATED_WORD = 0.15  # of words of style that come back from earlier in the document
 LEAD_LEFT_OUT = 0.15  # of the sentences that open an article, but the first
 RECENT_WORDS = 12
+STOPS = ("?", "!")  # that a template brings itself
+
+
+class Pace(NamedTuple):
+    """Shares of what is added to a bare sentence, which set the length of sentences."""
+
+    apposition: float  # of first mentions of a record in a document
+    opener: float  # of sentences on events
+    tail: float  # of sentences on events
+
+
+# Of the articles chosen for the length of sentences in WikiText, of the letters for half of that.
+PACES = {"articles": Pace(0.35, 0.4, 0.6), "letters": Pace(0.15, 0.35, 0.25)}
 
 PRONOUNS = {"he": ("he", "she"), "him": ("him", "her"), "his": ("his", "her")}
-
-
-@dataclass(frozen=True, slots=True)
-class FactSpan:
-    """Where a fact is stated: characters start to end, end not included."""
-
-    start: int
-    end: int
-    fact: str
-    kind: str
 
 
 class Style:
     """The templates of one register, compiled."""
 
     def __init__(self, language: Mapping[str, Any], register: str) -> None:
-        self.register = register
+        own = in_register(language, register)
+        self.pace = PACES[register]
         self.grammar = Grammar(language, register)
         compiled = self.grammar.templates
-        self.events = {name: compiled(lines) for name, lines in language["events"].items()}
+        events = own.get("events", language["events"])
+        self.events = {name: compiled(lines) for name, lines in events.items()}
+        self.remarks = {kind: compiled(lines) for kind, lines in own.get("remarks", {}).items()}
         self.leads: dict[str, list[list[Template]]] = {}
         self.tells: dict[tuple[str, str], list[Template]] = {}
         self.asides: dict[str, list[Template]] = {}
@@ -49,7 +51,8 @@ class Style:
             self.leads[kind] = [compiled(lines) for lines in form["leads"]]
             for name, lines in form.get("tells", {}).items():
                 self.tells[kind, name] = compiled(lines)
-            asides = form.get("appositions", "").replace(" ,\n", "\n")
+            asides = own.get("asides", {}).get(kind, "") if own else form.get("appositions", "")
+            asides = asides.replace(" ,\n", "\n")
             self.asides[kind] = compiled(asides) if asides else []
             self.again[kind] = compiled(form.get("again", "{self:n}"))
             self.headings[kind] = compiled(form["headings"])
@@ -57,7 +60,7 @@ class Style:
 
 
 class Writer(Line):
-    """The page on which one article is written."""
+    """The page on which one document is written."""
 
     def __init__(self, knowledge: Knowledge, style: Style, subject: Record, draws: Draws) -> None:
         super().__init__(style.grammar, draws)
@@ -82,7 +85,7 @@ class Writer(Line):
         """Append text; a waiting comma goes first unless the text begins with a stop."""
         if self._comma and text.strip():
             self._comma = False
-            if text.lstrip()[0] not in ",.;:":
+            if text.lstrip()[0] not in ",.;:?!":
                 super().emit(" , ")
         super().emit(text)
 
@@ -185,7 +188,7 @@ class Writer(Line):
             asides = [
                 line for line in self.style.asides[target.kind] if self._is_news(target, line)
             ]
-            if asides and self.draws.chance(APPOSITION):
+            if asides and self.draws.chance(self.style.pace.apposition):
                 self._append_aside(target, asides)
 
     def _is_news(self, target: Record, aside: Template) -> bool:
@@ -203,14 +206,17 @@ class Writer(Line):
     # Sentences and sections
 
     def sentence(self, record: Record, *templates: Template) -> None:
-        """Write one sentence on a record: its templates one after another, and a stop."""
+        """Write one sentence on a record: its templates one after another, and a stop.
+
+        A template may bring its own stop.
+        """
         self.record = record
         self.capital = True
         self._company.clear()
         for template in templates:
             template.write(self)
             self.emit(" ")
-        self.emit(". ")
+        self.emit("" if self.tail.rstrip()[-1:] in STOPS else ". ")
 
     def lead(self) -> None:
         """Write the sentences that open the article."""
@@ -233,9 +239,10 @@ class Writer(Line):
         fitting = [t for t in able if roles & t.needs] or [t for t in able if roles & t.fields]
         self._news(event)
         templates = [self._choose(fitting or able)]
-        if self.draws.chance(OPENER[self.style.register]):
+        whole = templates[0].source.endswith(STOPS)  # a question takes nothing before or behind it
+        if not whole and self.draws.chance(self.style.pace.opener):
             templates.insert(0, self._choose(self.grammar.phrases["opener"]))
-        if self.draws.chance(TAIL):
+        if not whole and self.draws.chance(self.style.pace.tail):
             templates.append(self._choose(self.grammar.phrases["tail"]))
         self.sentence(event, *templates)
 
@@ -261,6 +268,17 @@ class Writer(Line):
     def text(self) -> str:
         """Return the whole text."""
         return "".join(self.parts)
+
+    def document(self, *, title: str, before: float) -> Document:
+        """Return what was written, with its cost since the draws had cost `before`."""
+        return Document(
+            title=title,
+            text=self.text(),
+            facts=tuple(self.spans),
+            told=dict(self.told),
+            free=frozenset(self.free),
+            style_nats=self.draws.nats - before,
+        )
 
 
 def _kind_of(value: object) -> str:

@@ -340,19 +340,6 @@ def test_equal_flops_are_those_of_matrix_products():
     assert equal_flops_updates(lm, 1000, settings=TRAINING) == round(expected)
 
 
-def test_search_costs_a_comparison_for_every_key_that_is_read():
-    size = {"n_entries": 1_000_000, "dim": 64, "k": 1024}
-    index = {"n_centroids": 1000, "n_probes": 10, "rescore": False}
-
-    for engine in ("exact", "fused"):
-        assert flops_of_search({"engine": engine}, **size) == 128e6
-    assert flops_of_search({"engine": "ivf_flat", **index}, **size) == 128 * (1000 + 10_000)
-    codes = {"engine": "ivfpq", "code_bytes": 16, **index}
-    expected = 128 * 1000 + 10 * 128 * 256 + 10_000 * 16
-    assert flops_of_search(codes, **size) == expected
-    assert flops_of_search(codes | {"rescore": True}, **size) == expected + 128 * 1024
-
-
 def test_macondo_is_taken_over_with_changes_paired_within_a_seed():
     rows = tidy(macondo_rows(macondo_table(), experiment="mlp_augmentation"))
 

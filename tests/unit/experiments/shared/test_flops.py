@@ -5,6 +5,7 @@ import torch
 from lm_artifacts import MODEL, VOCABULARY
 from torch import nn
 
+from knnlm.experiments.shared.cost import flops_of_key, flops_of_search
 from knnlm.experiments.shared.flops import (
     forward_flops,
     update_flops,
@@ -65,3 +66,24 @@ def test_a_copy_without_data_leaves_the_module_and_its_shared_weights_as_they_ar
     assert {p.device.type for p in lm.parameters()} == {"cpu"}
     assert hollow.lm_head.weight is hollow.transformer.wte.weight
     assert all(block.attn.fused for block in lm.transformer.h)
+
+
+def test_a_key_costs_the_model_without_its_last_mlp_and_head():
+    d, hidden = MODEL["width"], MODEL["ffn_width"]
+    context = MODEL["context"]
+    assert context == LENGTH
+
+    assert flops_of_key(model()) == by_hand() / LENGTH - 2 * (2 * d * hidden + d * VOCABULARY)
+
+
+def test_search_costs_a_comparison_for_every_key_that_is_read():
+    size = {"n_entries": 1_000_000, "dim": 64, "k": 1024}
+    index = {"n_centroids": 1000, "n_probes": 10, "rescore": False}
+
+    for engine in ("exact", "fused"):
+        assert flops_of_search({"engine": engine}, **size) == 128e6
+    assert flops_of_search({"engine": "ivf_flat", **index}, **size) == 128 * (1000 + 10_000)
+    codes = {"engine": "ivfpq", "code_bytes": 16, **index}
+    expected = 128 * 1000 + 10 * 128 * 256 + 10_000 * 16
+    assert flops_of_search(codes, **size) == expected
+    assert flops_of_search(codes | {"rescore": True}, **size) == expected + 128 * 1024
