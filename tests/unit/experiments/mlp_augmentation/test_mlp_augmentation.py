@@ -28,7 +28,7 @@ from knnlm.experiments.mlp_augmentation.stored_replacement import (
     train_replacement,
 )
 from knnlm.experiments.mlp_augmentation.table import best_lmbda, evaluate
-from knnlm.experiments.shared.cost import flops_of_search, storage_of
+from knnlm.experiments.shared.cost import storage_of
 from knnlm.lm.model import create_model
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import mix_log_probs
