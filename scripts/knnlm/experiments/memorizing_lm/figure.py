@@ -43,7 +43,8 @@ def _draw_losses(axes: Axes, curves: pd.DataFrame) -> None:
     for method, label in TRAININGS.items():
         curve = curves[curves["method"] == method]
         if len(curve):
-            axes.plot(curve["epoch"], curve["value"], color=COLOR[method])
+            look = {"marker": "." if len(curve) == 1 else "", "color": COLOR[method]}
+            axes.plot(curve["epoch"], curve["value"], **look)
             ends.append(Label(curve["value"].iloc[-1], label, COLOR[method]))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("epoch")
@@ -67,7 +68,8 @@ def _draw_changes(axes: Axes, table: pd.DataFrame) -> None:
             ha="center",
         )
     axes.axvline(0, color=COLORS["lm"], linewidth=1.0, linestyle=(0, (4, 2)), zorder=0)
+    axes.set_title("dashed: the LM alone", loc="right", color=COLORS["lm"])
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.18)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("change of perplexity per token against the LM, % (test)")
+    axes.set_xlabel("change of perplexity per token, % (test)")
