@@ -134,7 +134,7 @@ def test_a_share_is_drawn_by_its_seed(inputs):
 
 
 def test_values_of_a_short_last_shard_are_its_own():
-    store = datastore_of(np.zeros((8, 1), np.float16), rows_per_shard=3)
+    store = datastore_of(np.zeros((8, 1), np.float16), rows_per_shard=5)
 
     np.testing.assert_array_equal(store.values(np.arange(8)), np.arange(8))
 

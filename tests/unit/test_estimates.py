@@ -102,6 +102,12 @@ def test_two_rows_of_one_seed_that_are_not_paired_get_the_ends_furthest_apart():
     assert "not paired" in apart.how
 
 
+def test_seeds_that_are_no_pairs_have_the_degrees_of_freedom_of_the_fewer():
+    found = difference(sample(rows([1.0, 2.0, 4.0])), sample(rows([1.0, 2.0], seeds=["8", "9"])))
+
+    assert found.freedom == 1
+
+
 def test_a_level_that_belongs_to_no_seed_has_no_error():
     level = sample(rows([1.0], seeds=[""]))
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scored_run_artifacts import BASELINE, SETTINGS, K, write_neighbors, write_run
 
+from knnlm.evidence.tables import select
+from knnlm.experiments.key_function.table import evaluate as evaluate_sites
 from knnlm.experiments.knn_perplexity.table import evaluate
 from knnlm.experiments.shared.scored_run import ScoredRun
 from knnlm.retrieval.sampling import Entries
@@ -118,6 +120,27 @@ def test_other_places_of_the_same_text_are_not_paired(inputs):
     some.require_paired(run.scored(0, model="longer", positions=100))
     with pytest.raises(ArtifactError, match=r"longer/seed0/.* to score the same positions"):
         some.require_paired(run.scored(0, model="longer"))
+
+
+SITES = {"of_output": "output_after_layer_norm", "base": "ffn_input_after_layer_norm"}
+
+
+def test_each_datastore_has_its_own_neighbors_and_tuned_point(tmp_path):
+    inputs = write_run(tmp_path, datastores=SITES, models=["base"])
+    stores = {name: SEARCHED | {"site": site} for name, site in SITES.items()}
+    own = SETTINGS | {"datastores": stores, "key_function": {"datastores": [*SITES]}}
+    run = ScoredRun.of("an_experiment", inputs, own)
+    scored = run.scored(1, positions=90)
+    nll = {site: run.retrieved(scored, datastore=name).nll.mean() for name, site in SITES.items()}
+
+    table = evaluate_sites(inputs, own)["table"]
+
+    rows = select(table, seed="1", split="test", metric="perplexity_per_token")
+    found = dict(zip(rows["setting"], np.log(rows["value"]), strict=True))
+    assert found == pytest.approx(nll | {"no datastore": scored.nll.mean()})
+    metric = f"nats_per_token_vs_{SITES['base']}"
+    difference = select(table, seed="1", setting=SITES["of_output"], metric=metric)["value"]
+    assert difference.item() == pytest.approx(nll[SITES["of_output"]] - nll[SITES["base"]])
 
 
 def test_positions_that_were_not_searched_are_an_error(tmp_path):
