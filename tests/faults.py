@@ -65,6 +65,7 @@ STEPS = {
     "project_distributions": Step("projections/seed0/f", "seed0/f", "*.npz"),
     "project_on_heads": Step("projections/seed0/optima", "seed0", "*.npz"),
     "train_mlp_replacement": Step("replacements/base/seed0/random", "base/seed0/random"),
+    "train_output_embeddings": Step("output_embeddings/base/seed0", "base/seed0", "*.safetensors"),
     "train_macondo_mlp": Step(
         "overspecification_mlp/base/random/seed0", "base/random/seed0", "*.safetensors"
     ),

@@ -92,3 +92,20 @@ def _perplexity(nll: NDArray[np.float64], counts: NDArray[np.int64], *, unit: st
     if total == 0:
         raise ValueError(f"expected {unit} in the text, got none in {len(nll):,} tokens")
     return float(np.exp(np.sum(nll, dtype=np.float64) / total))
+
+
+def share_of_gap(
+    lm: NDArray[np.float64] | float,
+    knn: NDArray[np.float64] | float,
+    other: NDArray[np.float64] | float,
+) -> NDArray[np.float64] | float:
+    """Return the share of the perplexity gap LM -> kNN-LM that a method recovers.
+
+    0 is the LM, 1 the kNN-LM. It means something where the gap itself is above 0.
+
+    Args:
+        lm: mean nll of the LM, in nats; of one text, or (samples,) of its resamples.
+        knn: the same of the kNN-LM.
+        other: the same of the method.
+    """
+    return (np.exp(lm) - np.exp(other)) / (np.exp(lm) - np.exp(knn))

@@ -8,29 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnlm.evidence.intervals import NO_INTERVAL, DocumentBootstrap, Interval
-from knnlm.evidence.metrics import perplexity_per_token
+from knnlm.evidence.metrics import perplexity_per_token, share_of_gap
 from knnlm.evidence.scored_text import Row
 from knnlm.experiments.shared.scored_split import KNN_LM, Retrieved, ScoredSplit
 from knnlm.experiments.softmax_bottleneck.optima import Unit
 from knnlm.experiments.softmax_bottleneck.problem import F, points_of
 from knnlm.experiments.softmax_bottleneck.scores import Arrays
-
-
-def share_of_gap(
-    lm: NDArray[np.float64] | float,
-    knn: NDArray[np.float64] | float,
-    projected: NDArray[np.float64] | float,
-) -> NDArray[np.float64] | float:
-    """Return the share of the perplexity gap LM -> kNN-LM that a projection recovers.
-
-    0 is the LM, 1 the kNN-LM. It means something where the gap itself is above 0.
-
-    Args:
-        lm: mean nll of the LM, in nats; of one text, or (samples,) of its resamples.
-        knn: the same of the kNN-LM.
-        projected: the same of the projection.
-    """
-    return (np.exp(lm) - np.exp(projected)) / (np.exp(lm) - np.exp(knn))
 
 
 @dataclass(frozen=True)
