@@ -2,11 +2,16 @@
 
 
 rule train_language_model:
-    """Train an LM from scratch; a longer training of the same LM continues from its trunk."""
+    """Train an LM from scratch; a longer training of the same LM continues from its trunk.
+
+    With an objective of its own it learns from another LM, or from the kNN-LM of a datastore.
+    """
     input:
         tokens=tokens_of_model,
         tokenizer=tokenizer_of_model,
         trunk=trunk,
+        teacher=teacher_of_model,
+        distributions=distributions_of_model,
     output:
         model=directory("<results>/models/{model}/seed{seed}"),
     log:

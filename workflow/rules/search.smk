@@ -100,3 +100,29 @@ rule search_neighbors:
         threads=1,
     script:
         "../../scripts/search_neighbors.py"
+
+
+rule find_train_distributions:
+    """Find p_kNN of every position of the train split among all others: a kNN-LM as a teacher."""
+    input:
+        datastore="<results>/datastores/{datastore}/seed{seed}",
+        tuned=f"<results>/tuned/{{datastore}}/seed{{seed}}/{BASELINE['index']}/{config['corpus']}.json",
+    output:
+        distributions=directory("<results>/train_distributions/{datastore}/seed{seed}"),
+    log:
+        "<logs>/find_train_distributions/{datastore}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/find_train_distributions/{datastore}/seed{seed}.tsv"
+    conda:
+        CONDA
+    threads: config["threads"]["search"]
+    resources:
+        **NEEDS,
+    params:
+        fingerprint=fingerprint(
+            "scripts/find_train_distributions.py", threads="search", search=True
+        ),
+        threads=config["threads"]["search"],
+        search=config["search"],
+    script:
+        "../../scripts/find_train_distributions.py"

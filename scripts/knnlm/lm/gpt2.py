@@ -23,6 +23,7 @@ class Config:
     Attributes:
         activation_dropout: share dropped after the activation inside the MLPs; ours.
         without_mlp: layers, counted from 0, that keep their place but have no MLP; ours.
+        softmaxes: that are mixed in the output layer, 1 for a plain one; ours.
     """
 
     vocab_size: int
@@ -43,6 +44,7 @@ class Config:
     initializer_range: float = 0.02
     layer_norm_epsilon: float = 1e-5
     model_type: str = "gpt2"
+    softmaxes: int = 1
 
     @property
     def hidden_size(self) -> int:
@@ -202,6 +204,28 @@ class Backbone(nn.Module):
         return (self.ln_f(x),)
 
 
+class MixtureOfSoftmaxes(nn.Module):
+    """The output layer of Yang et al. (2018), Section 2.4, in the place of one softmax.
+
+    p = sum over m of prior_m softmax(W tanh(H_m x)), the prior a softmax of x. A mixture of
+    softmaxes has a rank above the width, which one softmax has not.
+    """
+
+    def __init__(self, width: int, vocabulary_size: int, softmaxes: int) -> None:
+        """Prepare the layer; the weight W is that of one softmax, and is tied as it is."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocabulary_size, width))
+        self.prior = nn.Linear(width, softmaxes, bias=False)
+        self.latent = nn.Linear(width, softmaxes * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return log p (..., V) of hidden states (..., d): logits that are normed already."""
+        states = torch.tanh(self.latent(x)).unflatten(-1, (-1, x.shape[-1]))  # (..., M, d)
+        priors = self.prior(x).log_softmax(dim=-1)
+        parts = functional.linear(states, self.weight).log_softmax(dim=-1)
+        return (priors[..., None] + parts).logsumexp(dim=-2)
+
+
 class Output(NamedTuple):
     """What a forward pass returns: logits (B, T, V)."""
 
@@ -210,6 +234,8 @@ class Output(NamedTuple):
 
 class LanguageModel(nn.Module):
     """GPT-2 with dropout inside the MLPs and, if the config says so, layers without an MLP.
+
+    Its output layer may be a mixture of softmaxes.
 
     All parts are initialized before some are left out, so that two models of one seed, with and
     without an MLP, start with the same values wherever both have parameters.
@@ -223,6 +249,12 @@ class LanguageModel(nn.Module):
         self.transformer.apply(self._draw)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self._draw(self.lm_head)
+        if config.softmaxes > 1:  # drawn last: what comes before is as in a plain one
+            plain = self.lm_head
+            self.lm_head = MixtureOfSoftmaxes(config.n_embd, config.vocab_size, config.softmaxes)
+            self.lm_head.weight = plain.weight
+            self._draw(self.lm_head.prior)
+            self._draw(self.lm_head.latent)
         self.tie()
         for number in config.without_mlp:
             self.transformer.h[number].ln_2 = nn.Identity()
@@ -258,7 +290,7 @@ class LanguageModel(nn.Module):
         """Return the embedding of tokens."""
         return self.transformer.wte
 
-    def get_output_embeddings(self) -> nn.Linear:
+    def get_output_embeddings(self) -> nn.Linear | MixtureOfSoftmaxes:
         """Return the head."""
         return self.lm_head
 

@@ -149,7 +149,7 @@ def score_queries(
             stride = queries["stride"]
             blocks = _score(made.folder, network, stream, positions, stride=stride, sites=sites)
             names = (LM_LOG_PROBS, *sites)
-            _join(made.folder, blocks, n_queries=len(positions), names=names)
+            join_blocks(made.folder, blocks, n_queries=len(positions), names=names)
             _describe(made.folder, stream, positions)
         for block in made.folder.glob("block-*.npz"):
             block.unlink()
@@ -231,8 +231,20 @@ def _score_batch(
         yield site, states[site].float().cpu().numpy()
 
 
-def _join(partial: Path, blocks: Sequence[Path], *, n_queries: int, names: Sequence[str]) -> None:
-    """Write one .npy for each name from the blocks, one block in memory at a time."""
+def join_blocks(
+    partial: Path, blocks: Sequence[Path], *, n_queries: int, names: Sequence[str]
+) -> None:
+    """Write one .npy for each name from the blocks, one block in memory at a time.
+
+    Args:
+        partial: where they go.
+        blocks: files of np.savez with rows of every name, in order.
+        n_queries: rows of all blocks.
+        names: of the arrays.
+
+    Raises:
+        DiskFullError: if the disk is full.
+    """
     for name in names:
         with atomic_path(partial / f"{name}.npy") as temporary, temporary.open("wb") as file:
             done = 0
