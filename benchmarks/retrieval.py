@@ -34,7 +34,7 @@ from ratio_table import Row, print_table
 from knnlm.lm.scoring import load_queries, score_queries
 from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.datastore_parts import build_datastore_part
-from knnlm.retrieval.engines.exact import search_exact
+from knnlm.retrieval.engines.exact import full_distances, search_exact
 from knnlm.retrieval.engines.inverted_file import (
     encode_index_part,
     open_index,
@@ -222,7 +222,7 @@ def at_equal_recall(made: Prepared, folder: Path, peer: Wrapper) -> tuple[Row, s
     build = seconds(make_index, folder / "ivf_flat", store.folder, settings)
     index = open_index(folder / "ivf_flat", datastore=store)
     for n_probes in range(2, LISTS["n_centroids"], 2):
-        named = {"k": K, "n_probes": n_probes, "rescore": False}
+        named = {"k": K, "n_probes": n_probes}
         reached = recall(search_index(sample, index, store, **named)[0], exact)
         if reached >= target:
             break
@@ -252,9 +252,10 @@ def curve(made: Prepared, folder: Path) -> list[Row]:
         make_index(folder / "curve" / name, store.folder, settings)
         index = open_index(folder / "curve" / name, datastore=store)
         for n_probes in CURVE_PROBES:
-            named = {"k": K, "n_probes": n_probes, "rescore": settings["rescore"]}
             start = time.perf_counter()
-            ids, _ = search_index(queries, index, store, **named)
+            ids, _ = search_index(queries, index, store, k=K, n_probes=n_probes)
+            if settings["rescore"]:
+                full_distances(queries, store, ids)
             took = time.perf_counter() - start
             lists = f"{n_probes} of {settings['n_centroids']} lists"
             what = f"{name}, {lists}, recall {recall(ids, exact):.3f}: queries/s, exact"

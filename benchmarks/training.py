@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from ratio_table import Row, print_table
 from recipes import recipe_rows
 
-from knnlm.experiments.mlp_augmentation.flops import update_flops, window, without_data
+from knnlm.experiments.shared.flops import update_flops, window, without_data
 from knnlm.lm.finetuning import IGNORED, Epochs, NextToken, Texts, mean_nll
 from knnlm.lm.model import create_model
 from knnlm.lm.pretraining import next_token_loss

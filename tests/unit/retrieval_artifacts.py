@@ -28,10 +28,10 @@ def datastore_of(keys, values=None, *, rows_per_shard=64):
     return in_memory(keys, values, rows_per_shard=rows_per_shard)
 
 
-def nearest_by_definition(queries, keys, k):
-    """Return ids and squared distances of the k nearest, in float64; smaller ids first."""
-    differences = queries[:, None].astype(np.float64) - keys[None].astype(np.float64)
-    distances = (differences**2).sum(axis=2)
+def nearest_by_definition(queries, keys, k, metric="l2"):
+    """Return ids and distances of the k nearest, in float64; smaller ids first."""
+    queries, keys = queries[:, None].astype(np.float64), keys[None].astype(np.float64)
+    distances = ((queries - keys) ** 2 if metric == "l2" else -(queries * keys)).sum(axis=2)
     ids = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return ids, np.take_along_axis(distances, ids, axis=1)
 

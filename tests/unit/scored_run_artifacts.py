@@ -155,7 +155,9 @@ def write_neighbors(root, queries, *, searched=None, **names):
         names=names | {"corpus": CORPUS},
         settings={},
         made_from={"queries": identity(queries, kind="queries")},
-        contents=counts | entries | {"k": K, "recall": 0.75, "recall_queries": 16},
+        contents=counts
+        | entries
+        | {"k": K, "recall": 0.75, "recall_queries": 16, "search": {"engine": index}},
     )
     return folder
 

@@ -11,8 +11,8 @@ from retrieval_artifacts import datastore_of, nearest_by_definition
 from knnlm.retrieval.engines.exact import (
     CONFIDENCE,
     add_keys,
+    full_distances,
     search_exact,
-    squared_distances,
 )
 from knnlm.retrieval.engines.nearest import no_neighbors, sort_neighbors
 from knnlm.retrieval.engines.scorers import FaissScorer
@@ -180,10 +180,10 @@ def test_any_shape_with_any_number_of_ties(seed, n, dim, high, slice_rows, data)
     np.testing.assert_array_equal(distances, expected)
 
 
-def test_squared_distances_leave_missing_neighbors_at_infinity():
+def test_full_distances_leave_missing_neighbors_at_infinity():
     keys = np.eye(4, dtype=np.float16)
 
-    actual = squared_distances(
+    actual = full_distances(
         keys[:2].astype(np.float32),
         datastore_of(keys, rows_per_shard=2),
         np.array([[3, -1, 0], [-1, -1, 1]]),

@@ -157,7 +157,7 @@ def test_the_manifest_says_what_was_done_and_that_nothing_was_missed(inputs, tmp
     search_fused(inputs, tmp_path / "fused", parts=2)
 
     manifest = read_manifest(tmp_path / "fused", kind="neighbors")
-    assert manifest["contents"]["search"] == {"engine": "fused"}
+    assert manifest["contents"]["search"] == {"engine": "fused", "metric": "l2"}
     assert manifest["contents"]["recall"] == 1.0
     assert manifest["contents"]["recall_queries"] == 9
     assert "datastore" not in manifest["made_from"]

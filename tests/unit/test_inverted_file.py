@@ -12,7 +12,7 @@ from retrieval_artifacts import (
 
 import knnlm.retrieval.engines.inverted_file
 from knnlm.retrieval.datastore import open_datastore
-from knnlm.retrieval.engines.exact import search_exact
+from knnlm.retrieval.engines.exact import full_distances, search_exact
 from knnlm.retrieval.engines.inverted_file import open_index, search_index
 from knnlm.retrieval.engines.settings import ENGINES, check_index
 from knnlm.retrieval.parts import Part
@@ -60,8 +60,7 @@ def built(store, tmp_path_factory):
 def search(folder, store, queries, *, k=10, **changes):
     index = open_index(folder, datastore=store)
     settings = read_manifest(folder, kind="index")["settings"]
-    chosen = {"n_probes": settings["n_probes"], "rescore": settings["rescore"], **changes}
-    return search_index(queries, index, store, k=k, **chosen)
+    return search_index(queries, index, store, k=k, **{"n_probes": settings["n_probes"], **changes})
 
 
 def test_reading_every_cluster_of_full_keys_is_exact_search(built, store, queries):
@@ -81,28 +80,14 @@ def test_the_number_of_probes_given_with_a_search_is_what_it_reads(built, store,
 
 
 def test_missing_neighbors_stay_missing_when_distances_are_computed_again(built, store, queries):
-    for rescore in (False, True):
-        ids, distances = search(
-            built(IVF_FLAT), store, queries, k=N_KEYS, n_probes=1, rescore=rescore
-        )
+    ids, distances = search(built(IVF_FLAT), store, queries, k=N_KEYS, n_probes=1)
 
-        assert (ids == -1).any()
-        np.testing.assert_array_equal(distances == np.inf, ids == -1)
-        np.testing.assert_array_equal(store.values(ids) == -1, ids == -1)
-        assert (np.diff((ids == -1).astype(int), axis=1) >= 0).all(), "missing ones come last"
-
-
-def test_rescoring_keeps_the_neighbors_and_gives_them_full_precision(built, store, queries):
-    rough_ids, rough = search(built(IVFPQ), store, queries)
-
-    ids, distances = search(built(IVFPQ), store, queries, rescore=True)
-
-    keys = random_keys().astype(np.float64)
-    expected = ((queries[:, None].astype(np.float64) - keys[ids]) ** 2).sum(axis=2)
-    np.testing.assert_allclose(distances, expected, rtol=1e-6)
-    np.testing.assert_array_equal(np.sort(ids), np.sort(rough_ids))
-    assert (np.diff(distances) >= 0).all()
-    assert np.abs(rough - distances).max() > 1e-3, "distances of codes are not full ones"
+    assert (ids == -1).any()
+    again = full_distances(queries, store, ids)
+    for some in (distances, again):
+        np.testing.assert_array_equal(some == np.inf, ids == -1)
+    np.testing.assert_array_equal(store.values(ids) == -1, ids == -1)
+    assert (np.diff((ids == -1).astype(int), axis=1) >= 0).all(), "missing ones come last"
 
 
 @pytest.mark.parametrize("settings", [IVF_FLAT, IVFPQ], ids=["ivf_flat", "ivfpq"])
@@ -238,10 +223,10 @@ def test_settings_that_do_not_fit_are_refused_with_the_reason(change, message):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_inner_products_are_refused_by_every_engine(engine, store, tmp_path):
-    index = {**IVFPQ, "engine": engine, "metric": "ip"}
+def test_a_metric_that_there_is_not_is_refused_by_every_engine(engine, store, tmp_path):
+    index = {**IVFPQ, "engine": engine, "metric": "cosine"}
 
-    with pytest.raises(ValueError, match=f"the engine {engine} supports the metric l2, got ip"):
+    with pytest.raises(ValueError, match=f"the engine {engine} supports .* l2, ip, got cosine"):
         make_index(tmp_path / "index", datastore=store.folder, index=index)
 
 
@@ -252,7 +237,7 @@ def test_a_search_for_more_than_there_is_is_refused(built, store, queries):
 
 def test_a_datastore_in_memory_is_searched_like_one_on_disk(built, store, queries):
     index = open_index(built(IVF_FLAT), datastore=store)
-    settings = {"k": 10, "n_probes": 3, "rescore": True}
+    settings = {"k": 10, "n_probes": 3}
 
     in_memory = search_index(queries, index, datastore_of(random_keys()), **settings)
 

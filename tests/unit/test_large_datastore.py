@@ -12,7 +12,7 @@ from retrieval_artifacts import nearest_by_definition, write_datastore
 
 import knnlm.retrieval.datastore
 from knnlm.retrieval.datastore import KEYS, VALUES, open_datastore, shard_name
-from knnlm.retrieval.engines.exact import search_exact, squared_distances
+from knnlm.retrieval.engines.exact import full_distances, search_exact
 from knnlm.retrieval.neighbors import merge_lists
 from knnlm.retrieval.parts import Part
 from knnlm.retrieval.sampling import Entries
@@ -141,7 +141,7 @@ def test_exact_search_at_the_far_end_gives_ids_of_the_whole_datastore(device, fo
     local, expected = nearest_by_definition(queries, keys_of(tail), 7)
     np.testing.assert_array_equal(ids, local + tail.start)
     np.testing.assert_array_equal(distances, expected)
-    again = squared_distances(queries, store.between(far), ids, slice_rows=256)
+    again = full_distances(queries, store.between(far), ids, slice_rows=256)
     np.testing.assert_array_equal(again, expected)
     np.testing.assert_array_equal(store.values(ids), ids % 50_021 + 1)
 

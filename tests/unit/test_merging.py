@@ -12,10 +12,10 @@ from knnlm.retrieval.engines.nearest import LARGEST_PACKED_ID, no_neighbors, sor
 from knnlm.retrieval.neighbors import (
     ARRAYS,
     blocks_of,
+    by_distance,
     load_neighbors,
     merge_lists,
     merge_neighbors,
-    without_rough,
     write_block,
     write_recall,
 )
@@ -84,12 +84,12 @@ def test_rough_distances_choose_and_distances_order():
         "values": np.int32([[50, 10, 90, 70]]),
     }
 
-    merged = without_rough(merge_lists(found, k=3))
+    merged = by_distance(merge_lists(found, k=3))
 
-    assert list(merged) == list(ARRAYS)
     np.testing.assert_array_equal(merged["ids"], [[5, 7, 1]])  # 9 is nearest, but not rough
     np.testing.assert_array_equal(merged["distances"], [[2, 4, 9]])
     np.testing.assert_array_equal(merged["values"], [[50, 70, 10]])
+    np.testing.assert_array_equal(merged["rough"], [[3, 1, 1]])
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -134,6 +134,7 @@ def write_part(folder, number, *, first, n_queries=50, k=4, block_queries=8, n_p
         contents={
             "n_queries": n_queries,
             "of_queries": n_queries,
+            "search": {"engine": "exact", "metric": "l2"},
             "entries": Entries(n_parts * 10**9).described(),
             "block_queries": block_queries,
             "k": k,

@@ -18,6 +18,7 @@ import knnlm.retrieval.datastore_parts
 import knnlm.retrieval.search
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.datastore import open_datastore
+from knnlm.retrieval.engines.inverted_file import open_index, search_index
 from knnlm.retrieval.neighbors import load_neighbors, recall
 from knnlm.runtime.artifacts import ArtifactError, read_manifest
 from knnlm.text.tokens import load_tokens
@@ -32,6 +33,7 @@ IVF_FLAT = {
     "train_keys": 302,
     "rescore": True,
 }
+IVFPQ = IVF_FLAT | {"engine": "ivfpq", "code_bytes": 4}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def inputs(tmp_path_factory):
             **lm,
         )
     write_scored(folder / "queries", queries=QUERIES, **lm)
-    for index in ({"engine": "exact"}, IVF_FLAT):
+    for index in ({"engine": "exact"}, IVF_FLAT, IVFPQ):
         make_index(folder / index["engine"], datastore=folder / "datastore", index=index)
     return folder
 
@@ -123,6 +125,36 @@ def test_missing_neighbors_have_no_value(inputs, tmp_path):
     np.testing.assert_array_equal(neighbors.distances == np.inf, missing)
 
 
+def test_what_codes_choose_is_kept_with_their_distances_beside_the_full_ones(inputs, tmp_path):
+    store = open_datastore(inputs / "datastore")
+    keys = np.concatenate([shard.datastore_keys for shard in store]).astype(np.float64)
+    hidden = load_queries(inputs / "queries").hidden(SITE)
+
+    plain = find(inputs, tmp_path / "neighbors", engine="ivfpq", k=9)
+    found = load_neighbors(tmp_path / "neighbors", rough=True)
+
+    full = ((hidden[:, None].astype(np.float64) - keys[found.ids]) ** 2).sum(axis=2)
+    np.testing.assert_allclose(found.distances, full, rtol=1e-5)
+    assert (np.diff(found.distances) >= 0).all()
+    index = open_index(inputs / "ivfpq", datastore=store)
+    ids, rough = search_index(np.array(hidden), index, store, k=9, n_probes=2)
+    order = np.argsort(found.ids, axis=1)
+    np.testing.assert_array_equal(np.take_along_axis(found.ids, order, 1), np.sort(ids))
+    expected = np.take_along_axis(rough, np.argsort(ids, axis=1), 1)
+    np.testing.assert_array_equal(np.take_along_axis(found.rough, order, 1), expected)
+    assert np.abs(found.rough - found.distances).max() > 1e-3
+    assert plain.rough is None
+    for name in ("ids", "distances", "values"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(found, name))
+
+
+def test_distances_by_codes_that_were_not_kept_are_refused(inputs, tmp_path):
+    find(inputs, tmp_path / "neighbors")
+
+    with pytest.raises(ArtifactError, match=r"distances by codes .* engine exact .* rescore: true"):
+        load_neighbors(tmp_path / "neighbors", rough=True)
+
+
 def test_the_manifest_has_the_settings_that_faiss_used_and_the_recall(inputs, tmp_path):
     everything = {"recall_sample": 10_000}
     exact = find(inputs, tmp_path / "exact")
@@ -135,6 +167,7 @@ def test_the_manifest_has_the_settings_that_faiss_used_and_the_recall(inputs, tm
     assert 0 < contents["recall"] < 1
     assert contents["search"] == {
         "engine": "ivf_flat",
+        "metric": "l2",
         "n_centroids": 20,
         "n_probes": 2,
         "rescore": True,
@@ -142,7 +175,7 @@ def test_the_manifest_has_the_settings_that_faiss_used_and_the_recall(inputs, tm
     assert contents["n_queries"] == contents["recall_queries"] == len(exact.ids)
     exact_contents = read_manifest(tmp_path / "exact", kind="neighbors")["contents"]
     assert exact_contents["recall"] == 1.0
-    assert exact_contents["search"] == {"engine": "exact"}
+    assert exact_contents["search"] == {"engine": "exact", "metric": "l2"}
 
 
 @pytest.mark.parametrize(("engine", "device"), [("exact", "cpu:0"), ("ivf_flat", "cpu")])

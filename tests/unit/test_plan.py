@@ -12,7 +12,7 @@ import yaml
 from lm_artifacts import MODEL, VOCABULARY
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from knnlm.experiments.mlp_augmentation.flops import forward_flops, window, without_data
+from knnlm.experiments.shared.flops import forward_flops, window, without_data
 from knnlm.lm.model import create_model
 from knnlm.plan import pipeline
 from knnlm.plan.needs import Need, seconds

@@ -91,7 +91,7 @@ def test_rough_distances_are_within_the_declared_error(kind, dtype, device):
     true = (differences**2).sum(axis=2)
     for column in range(len(keys)):
         # Were this key the k-th, its rough distance would have to be below the limit.
-        limit = _limit(queries, true[:, [column]], scorer.error)
+        limit = _limit(queries, true[:, [column]], scorer)
         assert (by_column[:, column] <= limit).all()
     assert (np.diff(rough, axis=1) >= 0).all()
     assert exact.shape == rough.shape

@@ -300,9 +300,9 @@ BAD = {
         {"datastores": {"a": {"extends": "b"}, "b": {"extends": "a"}}},
         r"datastores\.b\.extends: expected one of datastores that does not extend this one",
     ),
-    "inner product": (
-        {"indexes": {"exact": {"metric": "ip"}}},
-        r"indexes\.exact\.metric: expected l2, the only metric that the engine exact has",
+    "metric that there is not": (
+        {"indexes": {"exact": {"metric": "cosine"}}},
+        r"indexes\.exact\.metric .*one of .* got .cosine",
     ),
     "run that is a path": ({"run": "../elsewhere"}, r"run .*'\.\./elsewhere'"),
 }

@@ -1,5 +1,7 @@
 # What the rules of experiments take: inputs and params by name. No rules.
 
+import re
+
 
 def knn_lms(stores, *, indexes=(BASELINE["index"],), splits=("test",), seeds=config["lm_seeds"]):
     """Return the inputs of an evaluation of kNN-LMs on the subject, for some LM seeds.
@@ -37,6 +39,21 @@ def files_of_experiments(name):
     """Return the files of one name in the folders of all experiments that have it."""
     files = (one.folder / name for one in EXPERIMENTS.values())
     return [str(path.relative_to(ROOT)) for path in files if path.is_file()]
+
+
+def papers_of(name):
+    """Return the ids of the papers of an experiment: its own, and those of its exhibits."""
+    named = re.findall(r"(\w+) et al\. \((\d{4})\)", workflow.get_rule(name).docstring)
+    return {EXPERIMENTS[name].paper, *(f"{author.lower()}{year}" for author, year in named)}
+
+
+def inputs_of_papers():
+    """Return what the experiments of each paper make, of those that the settings name."""
+    found = {}
+    for name in config["experiments"]:
+        for paper in papers_of(name):
+            found.setdefault(paper, []).append(getattr(rules, name).input)
+    return found
 
 
 def evaluation(experiment, *blocks, stores=None, **chosen):

@@ -1,4 +1,4 @@
-# Tables -> figures: one rule for all experiments, and all of them as one target.
+# Tables -> figures: one rule for all experiments, and all of them as one target, or by paper.
 
 
 rule plot:
@@ -26,3 +26,14 @@ rule experiments:
     input:
         [getattr(rules, name).input for name in config["experiments"]],
     localrule: True
+
+
+for paper, made in inputs_of_papers().items():
+
+    rule:
+        """The tables and figures of one paper: of every experiment that has an exhibit of it."""
+        name:
+            paper
+        input:
+            made,
+        localrule: True

@@ -99,13 +99,13 @@ def share_of_gap(
     knn: NDArray[np.float64] | float,
     other: NDArray[np.float64] | float,
 ) -> NDArray[np.float64] | float:
-    """Return the share of the perplexity gap LM -> kNN-LM that a method recovers.
+    """Return the share of the perplexity gap LM -> kNN-LM that another distribution closes.
 
     0 is the LM, 1 the kNN-LM. It means something where the gap itself is above 0.
 
     Args:
         lm: mean nll of the LM, in nats; of one text, or (samples,) of its resamples.
         knn: the same of the kNN-LM.
-        other: the same of the method.
+        other: the same of the other distribution.
     """
     return (np.exp(lm) - np.exp(other)) / (np.exp(lm) - np.exp(knn))

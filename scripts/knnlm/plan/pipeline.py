@@ -3,7 +3,15 @@
 from dataclasses import replace
 
 from knnlm.plan.needs import FP32, NEIGHBOR, Need, Settings, Wildcards
-from knnlm.plan.sizes import ModelSize, entries, model_size, neighbors, queries, text_bytes
+from knnlm.plan.sizes import (
+    ModelSize,
+    entries,
+    model_size,
+    neighbors,
+    queries,
+    searched,
+    text_bytes,
+)
 
 LAYER_SECONDS = 1e-3  # to start forward, backward and update of one layer, however small it is
 TEXT_FLOPS = 25_000  # in the time that an interpreter takes for a byte of text
@@ -131,16 +139,16 @@ def for_search_part(config: Settings, wildcards: Wildcards) -> Need:
     """Find the neighbors of every query in a part; an inverted file is held in memory whole."""
     settings, index = config["search"], config["indexes"][wildcards["index"]]
     (count, stored, size), found = entries(config, wildcards), neighbors(config, wildcards)
-    keys, searched = FP32 * count * size.width, found / NEIGHBOR / settings["k"]
+    keys, asked = FP32 * count * size.width, searched(config, wildcards)
     tile = min(keys, settings["keys_mib"] << 20)
     tile += settings["block_queries"] * (4 * 4096 + 72 * settings["k"])  # scores, and six lists
-    flops = 2 * searched * count * size.width
+    flops = 2 * asked * count * size.width
     if "n_probes" in index:  # an inverted file; its lists grow by doubling
         lists = 1.5 * count * (8 + index.get("code_bytes", FP32 * size.width))
         flops *= 6 * index["n_probes"] / index["n_centroids"]  # few keys are compared, one by one
         return Need(memory=tile + lists, disk=found, flops=flops)
     on_gpu = (tile + 3 * (settings["scores_mib"] << 20)) * (config["scale"] != "cpu")
-    waiting = 5 + stored / DISK_RATE * searched / settings["block_queries"]  # each reads all keys
+    waiting = 5 + stored / DISK_RATE * asked / settings["block_queries"]  # each reads all keys
     return Need(gpu=True, memory=tile, gpu_memory=on_gpu, disk=found, flops=flops, waiting=waiting)
 
 

@@ -125,11 +125,18 @@ def queries(config: Settings, model: str, corpus: str, split: str) -> float:
     return min(every, config["queries"]["tokens"] or math.inf)
 
 
-def neighbors(config: Settings, wildcards: Wildcards) -> float:
-    """Return the bytes of the neighbors of a split's queries in a datastore."""
+def searched(config: Settings, wildcards: Wildcards) -> float:
+    """Return how many queries of a split are searched in a datastore."""
     block = config["datastores"][wildcards["datastore"]]
     count = queries(config, block["model"], wildcards["corpus"], wildcards["split"])
-    return min(count, block["queries"] or math.inf) * config["search"]["k"] * NEIGHBOR
+    return min(count, block["queries"] or math.inf)
+
+
+def neighbors(config: Settings, wildcards: Wildcards) -> float:
+    """Return the bytes of the neighbors of a split's queries in a datastore."""
+    again = config["indexes"].get(wildcards.get("index"), {}).get("rescore")
+    size = NEIGHBOR + (FP32 if again else 0)  # those of the codes are kept too
+    return searched(config, wildcards) * config["search"]["k"] * size
 
 
 def entries(config: Settings, wildcards: Wildcards) -> tuple[float, float, ModelSize]:

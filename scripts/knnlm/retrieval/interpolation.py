@@ -23,10 +23,12 @@ def mean_distance(distances: NDArray[np.float32]) -> float:
 
     It is the mean over queries of the mean over the found neighbors of a query. Temperatures
     depend on width and key site by factors of 30; relative to this mean they do not. Take it
-    from the validation split and use the same number on the test split.
+    from the validation split and use the same number on the test split. Of inner products it is
+    the mean spread, the largest of a query less their mean, since `Neighbors` has how far each
+    lies below the largest.
 
     Args:
-        distances: (n_queries, k), squared L2; +inf where a neighbor is missing.
+        distances: (n_queries, k), of `Neighbors`; +inf where a neighbor is missing.
 
     Raises:
         ValueError: if no query has a neighbor.
@@ -168,6 +170,49 @@ def sweep(
         knn = _knn_probs(distances[rows], values[rows] == targets[rows, None], ks, temperatures)
         totals += _sum_of_mixed(lm_log_probs[rows], knn, weights)
     return -totals / len(targets)
+
+
+def knn_probs(
+    distances: NDArray[np.float32],
+    matches: NDArray[np.bool_],
+    *,
+    temperatures: Sequence[float],
+) -> NDArray[np.float64]:
+    """Return p_kNN of each target at several temperatures, from all of its neighbors.
+
+    The exponential of `knn_log_probs`, except that a p_kNN below 1e-308 is 0.
+
+    Args:
+        distances: (n_queries, k), ascending, at least 0; +inf where a neighbor is missing.
+        matches: (n_queries, k), whether the value of a neighbor is the target.
+        temperatures: each above 0, in the unit of the distances.
+
+    Returns:
+        (n_temperatures, n_queries); NaN for a query with no neighbor at all.
+
+    """
+    _check_neighbors(distances, matches, matches)
+    _check_temperatures(temperatures)
+    ks, blocks = [distances.shape[1]], _row_blocks(len(distances))
+    found = [_knn_probs(distances[r], matches[r], ks, temperatures)[0] for r in blocks]
+    return np.concatenate(found, axis=1)
+
+
+def mean_nll(
+    lm_log_probs: NDArray[np.float64],
+    knn_probs_of_targets: NDArray[np.float64],
+    lmbdas: Sequence[float],
+) -> NDArray[np.float64]:
+    """Return the mean nll of the mixture for each temperature and lmbda, in nats a token.
+
+    Args:
+        lm_log_probs: (n_queries,), natural logarithms, finite.
+        knn_probs_of_targets: (n_temperatures, n_queries), from `knn_probs`.
+        lmbdas: weights on kNN, each in [0, 1).
+    """
+    weights = _check_lmbdas(lmbdas)
+    totals = _sum_of_mixed(lm_log_probs, knn_probs_of_targets[None], weights)[0]
+    return -totals / len(lm_log_probs)
 
 
 def _knn_probs(

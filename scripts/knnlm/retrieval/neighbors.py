@@ -2,10 +2,12 @@
 
 Queries are stored in blocks. Each part of a datastore is searched by a job of its own, and the
 lists of the parts are merged here, block by block. A missing neighbor has id -1, distance +inf
-and value -1. NumPy alone, so that readers and the job that merges start in a moment.
+and value -1. An engine that finds neighbors by codes and computes their distances again keeps
+both, so that which neighbors count and how much each counts can be combined without a second
+search. NumPy alone, so that readers and the job that merges start in a moment.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnlm.retrieval.engines.nearest import sort_neighbors
+from knnlm.retrieval.engines.nearest import below_largest, sort_neighbors
 from knnlm.retrieval.parts import identities_of, link_files, read_parts
 from knnlm.retrieval.sampling import Entries, entries_of, evenly_spaced
 from knnlm.runtime.artifacts import (
@@ -28,7 +30,7 @@ from knnlm.runtime.signals import stop_if_asked
 
 ARRAYS = {"ids": np.int64, "distances": np.float32, "values": np.int32}  # of a block
 SHAPE = ("n_queries", "block_queries", "k")
-ROUGH = "rough"  # in the blocks of a part whose engine computes distances again
+ROUGH = "rough"  # the distances by which an engine found what it computes distances of again
 RECALL = "recall.npz"  # what exact search finds for some queries, in the rows of a part
 
 
@@ -38,10 +40,13 @@ class Neighbors:
 
     Attributes:
         ids: (n, k) int64, entries of the datastore; -1 where missing.
-        distances: (n, k) float32, squared L2, ascending; +inf where missing.
+        distances: (n, k) float32, ascending, at least 0; +inf where missing. Squared L2; of inner
+            products how far each lies below the largest of its query, see `below_largest`.
         values: (n, k) int32, the token that followed each neighbor; -1 where missing.
         places: (n,) int64, which of the queries were searched, ascending; mostly all.
         entries: `entries.positions(ids)` are the positions in the train stream of the datastore.
+        rough: (n, k) float32, the distances by codes that chose these neighbors, in the order of
+            `distances`; None unless they were asked for.
     """
 
     ids: NDArray[np.int64]
@@ -49,6 +54,7 @@ class Neighbors:
     values: NDArray[np.int32]
     places: NDArray[np.int64]
     entries: Entries
+    rough: NDArray[np.float32] | None = None
 
 
 def merge_neighbors(target: Target, *, parts: Sequence[Path]) -> None:
@@ -98,22 +104,24 @@ def _merge_blocks(
             found = _read_arrays(part / path.name)
             both = {name: np.concatenate([nearest[name], found[name]], axis=1) for name in found}
             nearest = merge_lists(both, k=k)
-        write_block(path, without_rough(nearest))
+        write_block(path, by_distance(nearest))
         done += rows.stop - rows.start
         progress.update(done)
         stop_if_asked()
 
 
-def merge_lists(lists: Mapping[str, NDArray[Any]], *, k: int) -> dict[str, NDArray[Any]]:
+def merge_lists(
+    lists: Mapping[str, NDArray[Any]], *, k: int, by: str | None = None
+) -> dict[str, NDArray[Any]]:
     """Return the k nearest of each row, ascending, with all that the lists have of them.
 
     Args:
         lists: (n_queries, n) each, in any order: distinct `ids`, -1 where missing; `distances`,
-            +inf where missing; `values`, -1 where missing. `rough` distances, if there are any,
-            are those that count.
+            +inf where missing; `values`, -1 where missing; and perhaps `rough` distances.
         k: columns of the result.
+        by: the distances that count; the rough ones, if there are any, unless it is named.
     """
-    counts = ROUGH if ROUGH in lists else "distances"
+    counts = by or (ROUGH if ROUGH in lists else "distances")
     ids, nearest = sort_neighbors(lists["ids"], lists[counts], k=k)
     order = np.argsort(lists["ids"], axis=1)
     known = np.take_along_axis(lists["ids"], order, axis=1)
@@ -123,10 +131,11 @@ def merge_lists(lists: Mapping[str, NDArray[Any]], *, k: int) -> dict[str, NDArr
     return found | {"ids": ids, counts: nearest}
 
 
-def without_rough(lists: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the same neighbors in the order of their distances, without rough ones."""
-    arrays = {name: lists[name] for name in ARRAYS}
-    return merge_lists(arrays, k=lists["ids"].shape[1]) if ROUGH in lists else arrays
+def by_distance(lists: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the same neighbors in the order of their distances, whatever chose them."""
+    if ROUGH not in lists:
+        return dict(lists)
+    return merge_lists(lists, k=lists["ids"].shape[1], by="distances")
 
 
 def write_block(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -159,15 +168,29 @@ def _recall(folder: Path, parts: Sequence[Path], **shape: int) -> float:
     return recall(read_blocks(folder, **shape)["ids"][samples[0]["queries"]], expected)
 
 
-def load_neighbors(folder: Path) -> Neighbors:
+def load_neighbors(folder: Path, *, rough: bool = False) -> Neighbors:
     """Read stored neighbors.
 
+    Args:
+        folder: of the neighbors.
+        rough: whether the distances by codes are read too.
+
     Raises:
-        ArtifactError: naming the file that is missing, truncated or of another shape.
+        ArtifactError: naming the file that is missing, truncated or of another shape; or if
+            distances by codes are asked for that were not kept.
     """
     contents = read_manifest(folder, kind="neighbors")["contents"]
+    if rough and not contents["search"].get("rescore"):
+        raise ArtifactError(
+            f"expected {folder} to have distances by codes beside the full ones, got those of the "
+            f"engine {contents['search']['engine']} alone; search by an index with rescore: true"
+        )
+    arrays = read_blocks(folder, rough=rough, **{name: contents[name] for name in SHAPE})
+    if contents["search"].get("metric") == "ip":
+        compared = {"distances", ROUGH} & arrays.keys()
+        arrays |= {name: below_largest(arrays[name]) for name in compared}
     return Neighbors(
-        **read_blocks(folder, **{name: contents[name] for name in SHAPE}),
+        **arrays,
         places=evenly_spaced(contents["of_queries"], contents["n_queries"]),
         entries=entries_of(contents),
     )
@@ -189,26 +212,27 @@ def blocks_of(folder: Path, n_queries: int, block_queries: int) -> list[tuple[Pa
 
 
 def read_blocks(
-    folder: Path, *, n_queries: int, block_queries: int, k: int
+    folder: Path, *, n_queries: int, block_queries: int, k: int, rough: bool = False
 ) -> dict[str, NDArray[Any]]:
-    """Return ids, distances and values (n_queries, k) from the blocks of a folder.
+    """Return ids, distances and values (n_queries, k), and rough distances, from a folder's blocks.
 
     Raises:
         ArtifactError: naming the block that is missing or cannot be read.
     """
-    arrays = {name: np.empty((n_queries, k), dtype) for name, dtype in ARRAYS.items()}
+    types = ARRAYS | ({ROUGH: np.float32} if rough else {})
+    arrays = {name: np.empty((n_queries, k), dtype) for name, dtype in types.items()}
     for path, rows in blocks_of(folder, n_queries, block_queries):
-        found = _read_arrays(path)
+        found = _read_arrays(path, arrays)
         for name, array in arrays.items():
             array[rows] = found[name]
     return arrays
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a file."""
+def _read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file, or those of some names."""
     try:
         with np.load(path, allow_pickle=False) as block:
-            return dict(block)
+            return {name: block[name] for name in names or block.files}
     except Exception as error:  # zipfile, zlib and NumPy each have their own
         raise ArtifactError(
             f"{path} cannot be read as neighbors ({error}); {rebuild_hint(path.parent)}"

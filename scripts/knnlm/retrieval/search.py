@@ -14,11 +14,23 @@ from numpy.typing import NDArray
 
 from knnlm.retrieval.datastore import Datastore, open_datastore, verify_rows
 from knnlm.retrieval.encoder import available_device
-from knnlm.retrieval.engines.exact import check_search, search_exact, squared_distances
+from knnlm.retrieval.engines.exact import (
+    check_products,
+    check_search,
+    full_distances,
+    search_exact,
+)
 from knnlm.retrieval.engines.inverted_file import open_index, search_index, search_parameters
 from knnlm.retrieval.engines.nearest import no_neighbors
 from knnlm.retrieval.engines.settings import INVERTED_FILES, check_engine
-from knnlm.retrieval.neighbors import RECALL, ROUGH, blocks_of, write_block, write_recall
+from knnlm.retrieval.neighbors import (
+    RECALL,
+    ROUGH,
+    blocks_of,
+    by_distance,
+    write_block,
+    write_recall,
+)
 from knnlm.retrieval.parts import Part
 from knnlm.retrieval.queries import searched_queries
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
@@ -96,6 +108,7 @@ class _Engine:
         self.settings = read_manifest(index, kind="index")["settings"]
         check_engine(self.settings)
         self.datastore, self.k = datastore, search["k"]
+        self.metric = self.settings.get("metric", "l2")
         self.tiles = {
             "slice_rows": max(1, (search["keys_mib"] << 20) // (4 * datastore.dim)),
             "tile_bytes": search["scores_mib"] << 20,
@@ -107,33 +120,36 @@ class _Engine:
 
     def exact(self, queries: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return ids and distances of exact search."""
-        return search_exact(queries, self.datastore, k=self.k, device=self.device, **self.tiles)
+        chosen = {"device": self.device, "metric": self.metric, **self.tiles}
+        return search_exact(queries, self.datastore, k=self.k, **chosen)
 
     def __call__(self, queries: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return the arrays of a block of neighbors that this engine finds.
 
-        An engine that computes distances again chooses neighbors by rough ones. They are kept
-        where parts are merged, so that the number of parts changes no neighbor.
+        An engine that computes distances again chooses neighbors by rough ones. They are kept,
+        also so that the number of parts changes no neighbor.
         """
         store, rough = self.datastore, {}
         if self.index is None:
             ids, distances = self.exact(queries)
         else:
-            again, alone = self.settings["rescore"], len(store.rows) == store.n_entries
             probes = {"k": self.k, "n_probes": self.settings["n_probes"]}
-            found = search_index(queries, self.index, store, rescore=again and alone, **probes)
-            ids, distances = found
-            if again and not alone:
+            ids, distances = search_index(queries, self.index, store, **probes)
+            if self.settings["rescore"]:
                 rough = {ROUGH: distances}
-                distances = squared_distances(queries, store, ids)
-        return {"ids": ids, "distances": distances, "values": store.values(ids), **rough}
+                distances = full_distances(queries, store, ids, metric=self.metric)
+            if self.metric == "ip":
+                check_products(distances, name=str(store.folder))
+        found = {"ids": ids, "distances": distances, "values": store.values(ids), **rough}
+        return by_distance(found)
 
     def settings_in_use(self) -> dict[str, Any]:
         """Return the settings of the search, read back from faiss."""
         if self.index is None:
-            return {"engine": "exact"}
+            return {"engine": "exact", "metric": self.metric}
         in_use = {
             "engine": self.settings["engine"],
+            "metric": "ip" if self.index.metric_type == faiss.METRIC_INNER_PRODUCT else "l2",
             "rescore": self.settings["rescore"],
             "n_probes": search_parameters(self.settings["n_probes"]).nprobe,
             "n_centroids": self.index.nlist,

@@ -109,8 +109,7 @@ def tune(
             f"got {list(grid['k'])}; lower one, or raise search.k and search again"
         )
     distance = mean_distance(distances)
-    temperatures = np.geomspace(*_low_high_count(grid["temperatures"]))
-    lmbdas = np.linspace(*_low_high_count(grid["lmbdas"]))
+    temperatures, lmbdas = axes_of(grid)
     nll = sweep(
         distances,
         values,
@@ -152,6 +151,12 @@ def nll_at(
         distances[:, nearest], values[:, nearest], targets, temperature=point.temperature
     )
     return -mix_log_probs(lm_log_probs, knn, point.lmbda)
+
+
+def axes_of(grid: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the relative temperatures and the lmbdas of a grid, see `tune`."""
+    temperatures = np.geomspace(*_low_high_count(grid["temperatures"]))
+    return temperatures, np.linspace(*_low_high_count(grid["lmbdas"]))
 
 
 def _low_high_count(series: Mapping[str, Any]) -> tuple[float, float, int]:

@@ -26,12 +26,6 @@ def check_relations(settings: Settings) -> None:
         )
     for name, model in settings["models"].items():
         _trained_on_its_tokens(settings, name, model)
-    for name, index in settings["indexes"].items():
-        if index["metric"] != "l2":
-            raise SettingsError(
-                f"indexes.{name}.metric: expected l2, the only metric that the engine "
-                f"{index['engine']} has so far, got {index['metric']!r}"
-            )
 
 
 def _baseline(settings: Settings) -> None:

@@ -25,6 +25,11 @@ from knnlm.runtime.artifacts import (
 from knnlm.runtime.seeds import numpy_generator
 
 KNN_LM = "knn_lm"  # the method's name in tables
+# Of temperatures, by metric: absolute and relative. The spread is the largest less the mean.
+UNITS = {
+    "l2": ("squared distance", "mean squared distance"),
+    "ip": ("inner product", "mean spread"),
+}
 
 
 @dataclass(frozen=True)
@@ -93,15 +98,15 @@ class ScoredSplit:
                 rows += self.text.differences(names, nll, baseline, against=name)
         return rows
 
-    def neighbors(self, folder: Path) -> Neighbors:
-        """Return stored neighbors of these positions.
+    def neighbors(self, folder: Path, *, rough: bool = False) -> Neighbors:
+        """Return stored neighbors of these positions, if asked with their distances by codes.
 
         Raises:
             ArtifactError: naming the folder, if it has neighbors of others.
         """
         scored = identity(self.queries.folder, kind="queries")
         require_origin(folder, kind="neighbors", role="queries", expected=scored)
-        found = load_neighbors(folder)
+        found = load_neighbors(folder, rough=rough)
         if np.array_equal(found.places, self.places):
             return found
         if not np.isin(self.places, found.places).all():
@@ -110,7 +115,8 @@ class ScoredSplit:
                 f"some of them; {rebuild_hint(folder)}"
             )
         rows = np.searchsorted(found.places, self.places)
-        arrays = {name: getattr(found, name)[rows] for name in ("ids", "distances", "values")}
+        stored = ("ids", "distances", "values", *(["rough"] if rough else []))
+        arrays = {name: getattr(found, name)[rows] for name in stored}
         return replace(found, **arrays, places=self.places)
 
     def knn_nll(self, found: Neighbors, point: Point) -> NDArray[np.float64]:
@@ -176,12 +182,13 @@ class Retrieved:
     def tuned_rows(self, setting: str, method: str = KNN_LM) -> list[Row]:
         """Return the settings that validation chose."""
         tuned, names = self.tuned, self.scored.row_names(method, setting) | {"split": "validation"}
+        distance, mean = UNITS[self.searched["search"].get("metric", "l2")]
         chosen = {
             ("k", "neighbors"): tuned.point.k,
             ("lmbda", "weight on kNN"): tuned.point.lmbda,
-            ("temperature", "squared distance"): tuned.point.temperature,
-            ("temperature_relative", "mean squared distance"): tuned.temperature_relative,
-            ("mean_squared_distance", "squared distance"): tuned.mean_squared_distance,
+            ("temperature", distance): tuned.point.temperature,
+            ("temperature_relative", mean): tuned.temperature_relative,
+            (mean.replace(" ", "_"), distance): tuned.mean_squared_distance,
         }
         return [
             {**names, "metric": metric, "value": value, "n": tuned.n_queries, "unit": unit}

@@ -9,6 +9,9 @@ direct distances, equal ones in the order of their ids. The CPU sums differences
 devices in fp64: their distances agree within 1e-5 (relative), and so do their neighbors, but
 for those whose distances are that close.
 
+The metric is squared L2, or inner product (ip). A distance of the latter is the product with its
+sign turned, so that the nearest is the largest product: everything else is the same.
+
 Memory beyond the results: one slice of keys, SLICE_BYTES in fp32 unless slice_rows says
 otherwise, and the candidates of the queries, 12 (k + margin) bytes each.
 """
@@ -34,8 +37,9 @@ def search_exact(
     slice_rows: int | None = None,
     tile_bytes: int = TILE_BYTES,
     device: str = "cpu",
+    metric: str = "l2",
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the ids and squared distances of the k nearest entries of each query.
+    """Return the ids and distances of the k nearest entries of each query.
 
     Args:
         queries: (n_queries, dim), finite.
@@ -45,29 +49,33 @@ def search_exact(
             result depends on it.
         tile_bytes: scores on a torch device at a time; no bit of the result depends on it.
         device: where keys are compared: "cpu" (faiss) or a torch device such as "cuda".
+        metric: l2 or ip.
 
     Returns:
-        ids (n_queries, k) and squared L2 distances (n_queries, k), ascending, equal distances
-        by ascending id; id -1 and distance +inf where the rows are fewer than k.
+        ids (n_queries, k) and distances (n_queries, k), squared L2 or inner products with their
+        sign turned, ascending, equal distances by ascending id; id -1 and distance +inf where
+        the rows are fewer than k.
 
     Raises:
-        ValueError: if k, a shape or a query is not as above.
+        ValueError: if k, a shape or a query is not as above, or inner products say nothing.
     """
     queries = check_search(queries, datastore, k=k)
     ids, distances = no_neighbors(len(queries), k)
     on_cpu = device == "cpu"
     slices = datastore.slices(slice_rows) if on_cpu else datastore.stored_slices(slice_rows)
     for start, keys in slices:
-        scorer = scorer_of(keys, device=device, tile_bytes=tile_bytes)
+        scorer = scorer_of(keys, device=device, tile_bytes=tile_bytes, metric=metric)
         add_keys(ids, distances, queries, start, scorer)
+    if metric == "ip":
+        check_products(distances, name=str(datastore.folder))
     return ids, distances
 
 
-def scorer_of(keys: NDArray, *, device: str, tile_bytes: int) -> Scorer:
+def scorer_of(keys: NDArray, *, device: str, tile_bytes: int, metric: str = "l2") -> Scorer:
     """Return the scorer of some keys: in fp32 on the CPU, in their dtype on a torch device."""
     if device == "cpu":
-        return FaissScorer(np.ascontiguousarray(keys, dtype=np.float32))
-    return TorchScorer(keys, device=device, tile_bytes=tile_bytes)
+        return FaissScorer(np.ascontiguousarray(keys, dtype=np.float32), metric=metric)
+    return TorchScorer(keys, device=device, tile_bytes=tile_bytes, metric=metric)
 
 
 def check_search(
@@ -103,28 +111,65 @@ def check_queries(
     return np.ascontiguousarray(queries, dtype=np.float32)
 
 
-def squared_distances(
+def check_products(distances: NDArray[np.float32], *, name: str) -> None:
+    """Check that inner products tell neighbors apart at all.
+
+    Args:
+        distances: (n_queries, k), inner products with their sign turned; +inf where missing.
+        name: of the datastore, for the error.
+
+    Raises:
+        ValueError: if every product is 0, as with keys that are all zero.
+    """
+    if distances.size and not distances[np.isfinite(distances)].any():
+        raise ValueError(
+            f"expected keys of {name} that differ in their inner products with the queries, got "
+            "0 for every neighbor of every query, as with keys that are all zero; build the "
+            "datastore again from another site, or use the metric l2"
+        )
+
+
+def check_norms(query_norm: float, key_norm: float) -> None:
+    """Check that inner products of vectors of these norms, at most, stay within fp32.
+
+    Raises:
+        ValueError: with both norms.
+    """
+    largest = float(np.finfo(np.float32).max)
+    if not query_norm * key_norm <= largest:
+        raise ValueError(
+            f"expected inner products of at most {largest:.2g}, the largest number of fp32, got "
+            f"queries with a norm of up to {query_norm:.2g} and keys of up to {key_norm:.2g}; take "
+            "the keys after a layer norm, or use the metric l2"
+        )
+
+
+def full_distances(
     queries: NDArray[np.float32],
     datastore: Datastore,
     ids: NDArray[np.int64],
     *,
     slice_rows: int | None = None,
+    metric: str = "l2",
 ) -> NDArray[np.float32]:
-    """Return the squared L2 distance of each query to each of its entries, in fp32.
+    """Return the distance of each query to each of its entries, in fp32.
 
     Sums of squared differences from the stored keys: identical keys have identical distances,
-    which the matrix product |q|^2 - 2qk + |k|^2 does not promise. The keys are read in order.
+    which the matrix product |q|^2 - 2qk + |k|^2 does not promise. Of the metric ip they are sums
+    of products, with the sign turned. The keys are read in order.
 
     Args:
         queries: (n_queries, dim).
         datastore: where the keys are; the ids are among its `rows`.
         ids: (n_queries, k); -1 where a neighbor is missing.
         slice_rows: as for `search_exact`.
+        metric: l2 or ip.
 
     Returns:
         (n_queries, k), +inf where the id is -1.
     """
     distances = np.full(ids.size, np.inf, dtype=np.float32)
+    compare = {"l2": faiss.pairwise_indexed_L2sqr, "ip": faiss.pairwise_indexed_inner_product}
     slice_rows = min(slice_rows or datastore.slice_rows, max(1, len(datastore.rows)))
     offsets = np.where(ids < 0, -1, ids - datastore.rows.start).ravel()
     groups = dict(group_by_range(offsets, slice_rows))
@@ -134,10 +179,9 @@ def squared_distances(
             found = np.empty(len(places), dtype=np.float32)
             rows, columns = places // ids.shape[1], ids.ravel()[places] - start
             arrays = (queries, rows, keys, columns, found)
-            faiss.pairwise_indexed_L2sqr(
-                datastore.dim, len(places), *(faiss.swig_ptr(array) for array in arrays)
-            )
-            distances[places] = found
+            pointers = (faiss.swig_ptr(array) for array in arrays)
+            compare[metric](datastore.dim, len(places), *pointers)
+            distances[places] = found if metric == "l2" else -found
     return distances.reshape(ids.shape)
 
 
@@ -158,14 +202,14 @@ def add_keys(
         scorer: of the slice.
     """
     n = min(ids.shape[1] + scorer.margin, scorer.n_keys)
-    limit = _limit(queries, distances, scorer.error)
+    limit = _limit(queries, distances, scorer)
     rough, columns = scorer.candidates(queries, n, limit)
     for first in range(0, len(queries), scorer.queries_at_a_time):
         rows = slice(first, first + scorer.queries_at_a_time)
         near = np.where(rough[rows] <= limit[rows, None], columns[rows], -1)
         _merge(ids[rows], distances[rows], queries[rows], start, scorer, near)
     if n < scorer.n_keys:
-        limit = _limit(queries, distances, scorer.error)
+        limit = _limit(queries, distances, scorer)
         for query in np.flatnonzero(rough[:, -1] <= limit):
             _scan(ids[query], distances[query], queries[query], start, scorer)
 
@@ -206,7 +250,7 @@ def _scan(
 
 
 def _limit(
-    queries: NDArray[np.float32], distances: NDArray[np.float32], error: float
+    queries: NDArray[np.float32], distances: NDArray[np.float32], scorer: Scorer
 ) -> NDArray[np.float64]:
     """Return the rough distance of each query above which a key is none of its k nearest.
 
@@ -214,8 +258,14 @@ def _limit(
     |q|^2 - 2qk + |k|^2 add up to at most (2 |q| + sqrt(t))^2, and those of the direct distance
     to t. A sum of n rounded terms is off by at most CONFIDENCE * sqrt(n) errors of a step of
     them, but for a chance of about 2 n exp(-CONFIDENCE^2 / 2) = n 3e-14: Higham and Mary (2019).
+    The terms of an inner product, rough or direct, add up to at most |q| |k|.
     """
     last = distances[:, -1].astype(np.float64)
-    reach = 2 * np.linalg.norm(queries.astype(np.float64), axis=1) + np.sqrt(last)
+    norms = np.linalg.norm(queries.astype(np.float64), axis=1)
+    if scorer.metric == "l2":
+        terms = (2 * norms + np.sqrt(last)) ** 2 + last
+    else:
+        check_norms(float(norms.max(initial=0)), scorer.largest_norm)
+        terms = 2 * norms * scorer.largest_norm
     n_roundings = queries.shape[1] + 4
-    return last + CONFIDENCE * np.sqrt(n_roundings) * error * (reach**2 + last)
+    return last + CONFIDENCE * np.sqrt(n_roundings) * scorer.error * terms

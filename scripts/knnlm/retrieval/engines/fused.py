@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnlm.retrieval.encoder import SPLIT, Encoder, available_device, key_settings, open_encoder
-from knnlm.retrieval.engines.exact import add_keys, check_queries, scorer_of
+from knnlm.retrieval.engines.exact import add_keys, check_products, check_queries, scorer_of
 from knnlm.retrieval.engines.nearest import no_neighbors
 from knnlm.retrieval.engines.scorers import Scorer
 from knnlm.retrieval.engines.settings import check_engine
@@ -66,6 +66,7 @@ def search_fused_part(
     """
     engine, k = read_manifest(index, kind="index")["settings"], search["k"]
     check_engine(engine)
+    metric = engine.get("metric", "l2")
     encoder, origin = open_encoder(model, tokens, datastore=datastore, seed=target.seed)
     require_origin(queries, kind="queries", role="model", expected=origin["model"])
     hidden, asked = searched_queries(queries, datastore["site"], datastore.get("queries"))
@@ -79,8 +80,12 @@ def search_fused_part(
         blocks = dict(blocks_of(made.folder, len(hidden), search["block_queries"]))
         if not all(path.is_file() for path in blocks):
             tile_bytes = search["scores_mib"] << 20
-            scorer = functools.partial(scorer_of, device=available_device(), tile_bytes=tile_bytes)
-            _search(blocks, (encoder, rows, engine["block_keys"]), hidden, scorer, k=k)
+            scorer = functools.partial(
+                scorer_of, device=available_device(), tile_bytes=tile_bytes, metric=metric
+            )
+            nearest = _search(blocks, (encoder, rows, engine["block_keys"]), hidden, scorer, k=k)
+            if metric == "ip":
+                check_products(nearest[1], name=name)
         write_recall(made.folder / RECALL, np.arange(0), *no_neighbors(0, 0))
         (made.folder / STATE).unlink(missing_ok=True)
         made.contents |= {
@@ -88,7 +93,7 @@ def search_fused_part(
             "block_queries": search["block_queries"],
             "k": k,
             "site": datastore["site"],
-            "search": {"engine": "fused"},
+            "search": {"engine": "fused", "metric": metric},
             "recall_queries": min(search["recall_sample"], len(hidden)),
             "n_entries": encoder.n_entries,
             "entries": encoder.entries.described(),
@@ -103,8 +108,8 @@ def _search(
     scorer: Callable[[NDArray], Scorer],
     *,
     k: int,
-) -> None:
-    """Find the k nearest of all queries, and publish them in the files of their blocks."""
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Find the k nearest of all queries, publish them in the files of their blocks, return them."""
     nearest = no_neighbors(len(hidden), k)
     state = next(iter(blocks)).with_name(STATE)
     _find(nearest, keys, hidden, blocks.values(), scorer, state=state)
@@ -112,6 +117,7 @@ def _search(
         ids, distances = (array[block] for array in nearest)
         values = np.where(ids < 0, -1, keys[0].values(ids).astype(np.int32))
         write_block(path, {"ids": ids, "distances": distances, "values": values})
+    return nearest
 
 
 def _find(

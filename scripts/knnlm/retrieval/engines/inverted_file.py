@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnlm.retrieval.datastore import Datastore, open_datastore, shard_name
-from knnlm.retrieval.engines.exact import check_search, squared_distances
+from knnlm.retrieval.engines.exact import check_norms, check_products, check_search
 from knnlm.retrieval.engines.nearest import no_neighbors, sort_neighbors
 from knnlm.retrieval.engines.settings import CODE_BITS, TRAINED, check_index
 from knnlm.retrieval.parts import Part
@@ -65,12 +65,13 @@ def train_index(target: Target, *, datastore: Path, index: Mapping[str, Any]) ->
     made_from = {"datastore": identity(datastore, kind="datastore")}
     settings = {**index, "seed": seed}
     with making(target, kind="index_head", made_from=made_from, settings=settings) as made:
-        sample = _sample(store, index["train_keys"], seed=seed)
+        sample = sample_keys(store, index["train_keys"], seed=seed)
+        check_sample(sample, index, name=str(datastore))
         waiting = made.folder / CENTROIDS
         clustered = waiting.is_file()
         stages = Progress("index", total=2, unit="stages", done=int(clustered))
         if not clustered:
-            _write(_centroids(sample, index["n_centroids"], seed=seed), waiting)
+            _write(_centroids(sample, index, seed=seed), waiting)
             stages.update(1, "clustering is done")
             stop_if_asked()
         centroids = faiss.read_index(str(waiting))
@@ -141,10 +142,30 @@ def _codes_path(folder: Path, store: Datastore, first: int) -> Path:
     return folder / f"{shard_name(first // store.rows_per_shard)}.npy"
 
 
-def _centroids(sample: NDArray[np.float32], n_centroids: int, *, seed: int) -> faiss.Index:
-    """Return the centroids of the clusters of a sample."""
-    quantizer = faiss.IndexFlatL2(sample.shape[1])
-    index = faiss.IndexIVFFlat(quantizer, sample.shape[1], n_centroids)
+def check_sample(sample: NDArray[np.float32], index: Mapping[str, Any], *, name: str) -> None:
+    """Check that the inner products of an index of the metric ip would say something.
+
+    Raises:
+        ValueError: if the sampled keys of the datastore called `name` are all zero or too large.
+    """
+    if metric_of(index) == faiss.METRIC_INNER_PRODUCT:
+        check_products(-np.abs(sample), name=name)
+        norm = float(np.linalg.norm(sample.astype(np.float64), axis=1).max())
+        check_norms(norm, norm)
+
+
+def metric_of(index: Mapping[str, Any]) -> int:
+    """Return faiss's number of the metric of an entry of the config."""
+    return {"l2": faiss.METRIC_L2, "ip": faiss.METRIC_INNER_PRODUCT}[index.get("metric", "l2")]
+
+
+def _centroids(
+    sample: NDArray[np.float32], settings: Mapping[str, Any], *, seed: int
+) -> faiss.Index:
+    """Return the centroids of the clusters of a sample; of unit length for inner products."""
+    metric, n_centroids = metric_of(settings), settings["n_centroids"]
+    quantizer = faiss.IndexFlat(sample.shape[1], metric)
+    index = faiss.IndexIVFFlat(quantizer, sample.shape[1], n_centroids, metric)
     index.cp.seed = derive_seed(seed, "centroids") % (1 << 31)
     index.cp.min_points_per_centroid = 1  # only silences a warning
     index.cp.max_points_per_centroid = len(sample)  # use all of the sample
@@ -159,10 +180,10 @@ def _trained(
     """Return the trained, empty index with these centroids, which faiss keeps as they are."""
     dim = sample.shape[1]
     if settings["engine"] == "ivf_flat":
-        index = faiss.IndexIVFFlat(centroids, dim, centroids.ntotal)
+        index = faiss.IndexIVFFlat(centroids, dim, centroids.ntotal, metric_of(settings))
     else:
         code = (settings["code_bytes"], CODE_BITS)
-        index = faiss.IndexIVFPQ(centroids, dim, centroids.ntotal, *code)
+        index = faiss.IndexIVFPQ(centroids, dim, centroids.ntotal, *code, metric_of(settings))
         index.pq.cp.seed = derive_seed(seed, "codes") % (1 << 31)
         index.pq.cp.min_points_per_centroid = 1
     index.train(sample)
@@ -174,11 +195,29 @@ def _write(index: faiss.Index, path: Path) -> None:
         faiss.write_index(index, str(temporary))
 
 
-def _sample(datastore: Datastore, n_keys: int, *, seed: int) -> NDArray[np.float32]:
-    """Return some keys, drawn without replacement, in the order of the datastore."""
+def index_of(
+    sample: NDArray[np.float32], settings: Mapping[str, Any], *, seed: int
+) -> faiss.IndexIVF:
+    """Return an index trained on a sample of keys, empty; settings as for `train_index`."""
+    return _trained(sample, _centroids(sample, settings, seed=seed), settings, seed=seed)
+
+
+def sample_keys(
+    datastore: Datastore, n_keys: int, *, seed: int, among: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Return some keys, drawn without replacement, in the order of the datastore.
+
+    Args:
+        datastore: whose keys they are.
+        n_keys: how many; all if there are fewer.
+        seed: of the sample.
+        among: ids of the entries that may be drawn, ascending; None is all.
+    """
     generator = numpy_generator(seed, "index", "train_keys")
-    n_keys = min(n_keys, datastore.n_entries)
-    ids = np.sort(generator.choice(datastore.n_entries, n_keys, replace=False))
+    n_entries = datastore.n_entries if among is None else len(among)
+    n_keys = min(n_keys, n_entries)
+    ids = np.sort(generator.choice(n_entries, n_keys, replace=False))
+    ids = ids if among is None else among[ids]
     keys = np.empty((n_keys, datastore.dim), dtype=np.float32)
     for number, places in group_by_range(ids, datastore.rows_per_shard):
         shard = datastore.shards[number]
@@ -218,9 +257,8 @@ def search_index(
     *,
     k: int,
     n_probes: int,
-    rescore: bool,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the ids and squared distances of up to k neighbors of each query.
+    """Return the ids and distances, those of the codes, of up to k neighbors of each query.
 
     Args:
         queries: (n_queries, dim), finite.
@@ -228,32 +266,30 @@ def search_index(
         datastore: the one that the index was built from.
         k: number of neighbors, at most the number of entries.
         n_probes: clusters that are read for a query.
-        rescore: whether distances are computed again from full keys; the neighbors stay the
-            same, their order may change.
 
     Returns:
-        ids (n_queries, k) and squared L2 distances (n_queries, k), ascending, equal ones by
-        ascending id; id -1 and distance +inf where the clusters held fewer than k keys.
+        ids (n_queries, k) and distances (n_queries, k), squared L2 or inner products with their
+        sign turned, ascending, equal ones by ascending id; id -1 and distance +inf where the
+        clusters held fewer than k keys.
 
     Raises:
         ValueError: if k, a shape or a query is not as above.
     """
     queries = check_search(queries, datastore, k=k)
     parameters = search_parameters(n_probes)
+    turned = index.metric_type == faiss.METRIC_INNER_PRODUCT
     ids, distances = no_neighbors(len(queries), k)
     open_ones, wanted = np.arange(len(queries)), k + MARGIN
     while len(open_ones):
         wanted = max(1, min(wanted, index.ntotal))
         found, found_ids = index.search(queries[open_ones], wanted, params=parameters)
+        found = -found if turned else np.maximum(found, 0)  # codes may put a square below 0
         found[found_ids < 0] = np.inf
         near_ids, near = sort_neighbors(found_ids, found, k=k)
         ids[open_ones, : near.shape[1]], distances[open_ones, : near.shape[1]] = near_ids, near
         tied = (found_ids[:, -1] >= 0) & (found[:, -1] <= distances[open_ones, -1])
         open_ones = open_ones[tied & (wanted < index.ntotal)]
         wanted *= 2  # equal distances at the last place: ask for more, the smaller ids count
-    if rescore:
-        distances = squared_distances(queries, datastore, ids)
-        ids, distances = sort_neighbors(ids, distances, k=k)
     return ids, distances
 
 

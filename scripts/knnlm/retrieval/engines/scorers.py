@@ -1,8 +1,8 @@
 """Scorers: how the keys of one slice are compared with queries, on the CPU or on a torch device.
 
 A scorer finds candidates by a matrix product, whose rounding errors it declares, and computes
-distances again by direct differences. The CPU's is faiss; on a GPU keys that are stored in
-half precision are multiplied as such, with sums in fp32.
+distances again by direct differences, or inner products by direct sums. The CPU's is faiss; on a
+GPU keys that are stored in half precision are multiplied as such, with sums in fp32.
 """
 
 import warnings
@@ -27,8 +27,12 @@ class Scorer(Protocol):
         margin: candidates beyond k that make it likely that none is missed.
         error: relative rounding error of one step of a rough distance.
         queries_at_a_time: queries whose candidates are scored again together.
+        metric: l2 or ip; a distance of the latter is an inner product with its sign turned.
+        largest_norm: of the keys; only ip needs it, and has it.
     """
 
+    metric: str
+    largest_norm: float
     n_keys: int
     margin: int
     error: float
@@ -45,7 +49,7 @@ class Scorer(Protocol):
     def direct(
         self, queries: NDArray[np.float32], columns: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Return the squared distance of each query to its columns; +inf where that is -1."""
+        """Return the distance of each query to its columns; +inf where that is -1."""
 
 
 class FaissScorer:
@@ -53,14 +57,23 @@ class FaissScorer:
 
     margin, error, queries_at_a_time = 32, HALF_ULP, 64
 
-    def __init__(self, keys: NDArray[np.float32]) -> None:
-        self.keys, self.n_keys = keys, len(keys)
+    def __init__(self, keys: NDArray[np.float32], *, metric: str = "l2") -> None:
+        self.keys, self.n_keys, self.metric = keys, len(keys), metric
+        self.largest_norm = 0.0
+        if metric == "ip":
+            norms = np.empty(len(keys), dtype=np.float32)
+            pointers = (faiss.swig_ptr(array) for array in (norms, keys))
+            faiss.fvec_norms_L2(*pointers, keys.shape[1], len(keys))
+            self.largest_norm = float(norms.max(initial=0))
 
     def candidates(
         self, queries: NDArray[np.float32], n: int, limit: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """See `Scorer`."""
-        return faiss.knn(queries, self.keys, n)
+        if self.metric == "l2":
+            return faiss.knn(queries, self.keys, n)
+        products, columns = faiss.knn(queries, self.keys, n, metric=faiss.METRIC_INNER_PRODUCT)
+        return np.negative(products, out=products), columns
 
     def direct(
         self, queries: NDArray[np.float32], columns: NDArray[np.int64]
@@ -69,10 +82,12 @@ class FaissScorer:
         columns = np.ascontiguousarray(columns)
         distances = np.empty(columns.shape, dtype=np.float32)
         arrays = (distances, queries, self.keys, columns)
-        faiss.fvec_L2sqr_by_idx(
-            *(faiss.swig_ptr(array) for array in arrays), queries.shape[1], *columns.shape
-        )
-        return distances
+        pointers = [faiss.swig_ptr(array) for array in arrays]
+        if self.metric == "l2":
+            faiss.fvec_L2sqr_by_idx(*pointers, queries.shape[1], *columns.shape)
+            return distances
+        faiss.fvec_inner_products_by_idx(*pointers, queries.shape[1], *columns.shape)
+        return np.negative(distances, out=distances)
 
 
 class TorchScorer:
@@ -87,18 +102,23 @@ class TorchScorer:
     device but for a chance of one in some millions, and identical for identical keys.
     """
 
-    def __init__(self, keys: NDArray, *, device: str, tile_bytes: int) -> None:
+    def __init__(self, keys: NDArray, *, device: str, tile_bytes: int, metric: str = "l2") -> None:
         """Take the keys of a slice to the device.
 
         Args:
             keys: (n_keys, dim), float16 or float32, also memory-mapped.
             device: of torch, such as "cuda" or "cpu:0".
             tile_bytes: of the fp32 scores of a tile; two or three such arrays live at a time.
+            metric: l2 or ip.
         """
         with warnings.catch_warnings():  # memory-mapped rows are read-only, and only read
             warnings.simplefilter("ignore")
             self.keys = torch.from_numpy(keys).to(device)
         self.n_keys, self.device, self.tile_bytes = len(keys), device, tile_bytes
+        self.metric, self.largest_norm = metric, 0.0
+        if metric == "ip" and len(keys):
+            blocks = self.keys.split(max(1, DIRECT_BYTES // (8 * self.keys.shape[1])))
+            self.largest_norm = max(float(b.double().square().sum(1).max()) for b in blocks) ** 0.5
         in_halves = self.keys.dtype == torch.float16
         self.margin, self.error = (256, 8 * HALF_ULP) if in_halves else (32, HALF_ULP)
         self.queries_at_a_time = 256
@@ -112,14 +132,19 @@ class TorchScorer:
         a tile is below them, and only what is gets merged.
         """
         q = torch.from_numpy(queries).to(self.device)
-        norms = q.double().square().sum(1)  # left out of the scores, added at the end
-        factors, scale = _factors(q, self.keys.dtype)
+        squares = self.metric == "l2"
+        norms = q.double().square().sum(1) * squares  # left out of the scores, added at the end
+        factors, scale = _factors(q, self.keys.dtype, factor=-2.0 if squares else -1.0)
         bound = _up((torch.from_numpy(limit).to(self.device) - norms).float())
         best = torch.full((len(q), n), torch.inf, device=self.device)
         columns = torch.full((len(q), n), -1, device=self.device)
         first = 0
         for tile in self.keys.split(max(1, self.tile_bytes // (4 * len(q)))):
-            scores = torch.addcmul(tile.float().square().sum(1), _product(factors, tile), scale)
+            scores = _product(factors, tile)
+            if squares:
+                scores = torch.addcmul(tile.float().square().sum(1), scores, scale)
+            else:
+                scores *= scale
             threshold = torch.minimum(bound, -_up(-best[:, -1]))  # below the n-th best
             found, places = _below(scores, threshold, n)
             best, order = torch.cat([best, found], 1).topk(n, largest=False)
@@ -139,19 +164,20 @@ class TorchScorer:
         distances = torch.empty(columns.shape, device=self.device)
         for first in range(0, columns.shape[1], width):
             keys = self.keys[places[:, first : first + width].clamp(min=0)].double()
-            distances[:, first : first + width] = keys.sub_(q).square_().sum(2)
+            terms = keys.sub_(q).square_() if self.metric == "l2" else keys.mul_(-q)
+            distances[:, first : first + width] = terms.sum(2)
         return distances.masked_fill_(places < 0, torch.inf).cpu().numpy()
 
 
-def _factors(q: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return what is multiplied with the keys, and what turns the product into -2 q k."""
+def _factors(q: Tensor, dtype: torch.dtype, *, factor: float) -> tuple[Tensor, Tensor]:
+    """Return what is multiplied with the keys, and what turns the product into `factor` x q k."""
     if dtype != torch.float16:
-        return q, torch.full((len(q), 1), -2.0, device=q.device)
+        return q, torch.full((len(q), 1), factor, device=q.device)
     _, exponent = torch.frexp(q.abs().amax(1, keepdim=True))
     scaled = torch.ldexp(q, HALF_BITS - exponent)
     high = scaled.half()
     low = (scaled - high.float()).half()
-    scale = torch.ldexp(torch.full_like(q[:, :1], -2.0), exponent - HALF_BITS)
+    scale = torch.ldexp(torch.full_like(q[:, :1], factor), exponent - HALF_BITS)
     return torch.cat([high, low], 1), scale
 
 

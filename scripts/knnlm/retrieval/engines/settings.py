@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from knnlm.retrieval.engines.nearest import METRICS
 from knnlm.retrieval.parts import join_parts
 from knnlm.runtime.artifacts import identity
 from knnlm.runtime.making import Target, making
 
 INVERTED_FILES = ("ivf_flat", "ivfpq")  # the engines with an index on disk
 ENGINES = ("exact", "fused", *INVERTED_FILES)
-METRICS = ("l2",)  # of distances; squared, as everywhere
 TRAINED = "trained.faiss"
 CODE_BITS = 8  # of each part of a code, as in the paper: 256 centroids a part
 

@@ -20,7 +20,6 @@ from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, tidy, write_table
 from knnlm.experiments.mlp_augmentation import table as mlp_augmentation_table
 from knnlm.experiments.mlp_augmentation.controls import equal_flops_updates, train_control
-from knnlm.experiments.mlp_augmentation.cost import flops_of_search, storage_of
 from knnlm.experiments.mlp_augmentation.figure import draw, lines_of
 from knnlm.experiments.mlp_augmentation.macondo import macondo_rows
 from knnlm.experiments.mlp_augmentation.stored_replacement import (
@@ -28,6 +27,7 @@ from knnlm.experiments.mlp_augmentation.stored_replacement import (
     train_replacement,
 )
 from knnlm.experiments.mlp_augmentation.table import evaluate
+from knnlm.experiments.shared.cost import flops_of_search, storage_of
 from knnlm.lm.model import create_model
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import best_lmbda, mix_log_probs

@@ -5,7 +5,7 @@ import torch
 from lm_artifacts import MODEL, VOCABULARY
 from torch import nn
 
-from knnlm.experiments.mlp_augmentation.flops import (
+from knnlm.experiments.shared.flops import (
     forward_flops,
     update_flops,
     window,
