@@ -29,7 +29,8 @@ def check(settings: Mapping[str, Any]) -> None:
             f"ruled_out.two_metrics.index: expected an index of another metric than that of "
             f"baseline.index {first!r}, {metrics[0]}, got {second!r}; name one of another metric"
         )
-    _trained(settings, own["trained"], store)
+    if own["trained"] is not None:
+        _trained(settings, own["trained"], store)
     try:
         vocabulary = model_size(settings, model).vocabulary
         n_entries, _, _ = entries(settings, {"datastore": store})
