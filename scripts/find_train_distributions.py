@@ -17,4 +17,5 @@ if __name__ == "__main__":
         datastore=Path(snakemake.input.datastore),
         tuned=Path(snakemake.input.tuned),
         search=snakemake.params.search,
+        windows=snakemake.params.windows,
     )

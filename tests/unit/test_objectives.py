@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,7 +114,9 @@ def inputs(tmp_path_factory):
     place = root / "tuned" / "base" / "seed0.json"
     tuned = write_point(place, (6, 3.0, 0.4), datastore="base", seed="0")
     target = Target(root / "distributions", "f", {"datastore": "base", "seed": "0"})
-    find_train_distributions(target, datastore=store, tuned=tuned, search=SEARCH)
+    read = MODEL["training"]["tokens"] // MODEL["context"]
+    options = {"search": SEARCH, "windows": [(MODEL["context"], read)]}
+    find_train_distributions(target, datastore=store, tuned=tuned, **options)
     return {
         "tokens": lm["tokens"],
         "tokenizer": root / "tokenizer",
@@ -191,8 +194,18 @@ def test_soft_labels_from_neighbors_of_another_model_are_refused(inputs, tmp_pat
         train(inputs, tmp_path / "model", "soft_labels_of_knn_lm", teacher=other)
 
 
+def test_windows_that_no_search_was_made_for_are_an_error(inputs, tmp_path):
+    found = TrainDistributions.load(inputs["distributions"])
+    some = replace(found, positions=found.positions[::2])
+
+    with pytest.raises(ArtifactError, match="p_kNN of every position that is trained on"):
+        some.at(torch.zeros(1, 9).long(), np.array([found.positions[0]]))
+
+
 def test_windows_have_the_distributions_of_their_positions(inputs):
     found = TrainDistributions.load(inputs["distributions"])
+    np.testing.assert_array_equal(np.diff(found.positions), 1)  # a place is a position
+    assert found.positions[0] == 0
     stream = load_tokens(inputs["tokens"], "train").tokens.astype(np.int64)
     starts = np.array([17, 3])
     ids = torch.from_numpy(stream[starts[:, None] + np.arange(9)])

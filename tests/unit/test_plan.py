@@ -60,13 +60,14 @@ GROWS_WITH_TOKENS = {
     "build_corpus", "train_tokenizer", "tokenize_corpus", "build_datastore_part",
     "encode_index_part", "search_part", "search_fused_part", "search_neighbors",
     "train_mlp_replacement", "continue_language_model", "train_output_embeddings",
+    "find_train_distributions",
 }  # fmt: skip
 GROWS_WITH_WIDTH = {
     "train_language_model", "score_queries", "score_continued", "build_datastore_part",
     "fetch_language_model", "train_index", "encode_index_part", "search_part",
     "search_fused_part", "train_mlp_replacement", "continue_language_model",
     "project_distributions", "project_on_heads", "finetune_macondo", "train_macondo_mlp",
-    "finetune_conversational", "train_output_embeddings",
+    "finetune_conversational", "train_output_embeddings", "find_train_distributions",
 }  # fmt: skip
 # MB of the largest job of more than 10 s of each rule, in the runs of docs/measurements/plan.md.
 PEAKS = {

@@ -13,12 +13,14 @@ from retrieval_artifacts import (
 from scored_run_artifacts import write_point
 
 from knnlm.lm.objectives import TrainDistributions
+from knnlm.lm.windows import ShuffledWindows
 from knnlm.retrieval import train_distributions as module
 from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.train_distributions import (
     KEPT,
     distributions_of,
     find_train_distributions,
+    positions_of,
     without_itself,
 )
 from knnlm.retrieval.tuning import Point
@@ -26,6 +28,7 @@ from knnlm.runtime.artifacts import ArtifactError
 from knnlm.runtime.making import Target
 
 SEARCH = {"block_queries": 64, "keys_mib": 1, "scores_mib": 1}
+WINDOWS = [(8, 30), (5, 4)]  # context, and how many are read
 POINT = Point(k=20, temperature=2.0, lmbda=0.4)
 
 
@@ -44,7 +47,7 @@ def test_each_entry_asks_all_others():
     values = generator.integers(0, 60, 150).astype(np.uint16)
     store = datastore_of(keys, values)
 
-    found = distributions_of(store, slice(30, 110), POINT, SEARCH)
+    found = distributions_of(store, np.arange(30, 110), POINT, SEARCH)
 
     assert found["values"].shape == (80, KEPT)
     for row, place in enumerate(range(30, 110)):
@@ -62,7 +65,7 @@ def test_only_the_likeliest_tokens_are_kept(monkeypatch):
     keys = generator.standard_normal((90, 4)).astype(np.float16)
     values = generator.integers(0, 30, 90).astype(np.uint16)
 
-    found = distributions_of(datastore_of(keys, values), slice(0, 90), POINT, SEARCH)
+    found = distributions_of(datastore_of(keys, values), np.arange(90), POINT, SEARCH)
 
     for place in range(90):
         expected = by_definition(keys, values, place, POINT, 30)
@@ -78,6 +81,18 @@ def test_an_entry_with_many_copies_is_still_left_out():
 
     assert left.tolist() == [[4, 9], [0, 1]]
     assert far.tolist() == [[0.0, 1.0], [0.0, 0.0]]
+
+
+def test_the_positions_that_ask_are_those_of_the_windows_that_are_read():
+    read = set()
+    for context, count in WINDOWS:
+        starts = ShuffledWindows(303, context=context, seed=3).starts(0, count)
+        read |= {int(start) + i for start in starts for i in range(context)}
+
+    found = positions_of(WINDOWS, n_tokens=303, seed=3)
+
+    assert found.tolist() == sorted(read)
+    assert len(found) < 303
 
 
 @pytest.fixture(scope="module")
@@ -97,18 +112,18 @@ def inputs(tmp_path_factory):
 def find(inputs, output, store="base", **changed):
     target = Target(output, "f", {"datastore": store, "seed": "0"})
     given = {"datastore": inputs["stores"][store], "tuned": inputs["tuned"], **changed}
-    find_train_distributions(target, search=SEARCH, **given)
+    find_train_distributions(target, search=SEARCH, windows=WINDOWS, **given)
     return output
 
 
 def test_a_search_that_dies_goes_on_to_the_same_bytes(inputs, tmp_path, monkeypatch):
     whole, real, asked = find(inputs, tmp_path / "whole"), module.distributions_of, []
 
-    def dying(store, rows, *others):
-        asked.append(rows.start)
+    def dying(store, own, *others):
+        asked.append(int(own[0]))
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return real(store, rows, *others)
+        return real(store, own, *others)
 
     monkeypatch.setattr(module, "distributions_of", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -116,13 +131,13 @@ def test_a_search_that_dies_goes_on_to_the_same_bytes(inputs, tmp_path, monkeypa
 
     killed = find(inputs, tmp_path / "killed")
 
-    assert sorted(set(asked)) == [0, 64, 128, 192, 256]
-    assert len(asked) == 6, "a block was searched again"
+    positions = positions_of(WINDOWS, n_tokens=303, seed=0)
+    assert sorted(set(asked)) == positions[::64].tolist()
+    assert len(asked) == len(positions[::64]) + 1, "a block was searched again"
     assert files_of(killed) == files_of(whole)
     found = TrainDistributions.load(killed)
-    store = open_datastore(inputs["stores"]["base"])
-    assert len(found.values) == store.n_entries
-    in_one = real(store, slice(0, store.n_entries), POINT, SEARCH)
+    assert np.array_equal(found.positions, positions)
+    in_one = real(open_datastore(inputs["stores"]["base"]), positions, POINT, SEARCH)
     np.testing.assert_allclose(found.probabilities, in_one["probabilities"], rtol=1e-6)
     assert torch.from_numpy(np.array(found.probabilities)).sum(1).max() < 1 + 1e-6
 

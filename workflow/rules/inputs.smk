@@ -106,6 +106,16 @@ def distributions_of_model(wildcards):
     return f"{RESULTS}/train_distributions/{objective['datastore']}/seed{wildcards.seed}"
 
 
+def windows_that_ask(wildcards):
+    """Return context and number of the training windows that need p_kNN of a datastore."""
+    found = set()
+    for model in config["models"].values():
+        objective = model.get("training", {}).get("objective")
+        if objective and objective["datastore"] == wildcards.datastore:
+            found.add((model["context"], model["training"]["tokens"] // model["context"]))
+    return sorted(found)
+
+
 def model_of_datastore(wildcards):
     """Return the folder of the model whose hidden states a datastore holds."""
     model = config["datastores"][wildcards.datastore]["model"]

@@ -103,7 +103,7 @@ rule search_neighbors:
 
 
 rule find_train_distributions:
-    """Find p_kNN of every position of the train split among all others: a kNN-LM as a teacher."""
+    """Find p_kNN of train positions among all others: what a kNN-LM teaches of its own text."""
     input:
         datastore="<results>/datastores/{datastore}/seed{seed}",
         tuned=f"<results>/tuned/{{datastore}}/seed{{seed}}/{BASELINE['index']}/{config['corpus']}.json",
@@ -120,9 +120,13 @@ rule find_train_distributions:
         **NEEDS,
     params:
         fingerprint=fingerprint(
-            "scripts/find_train_distributions.py", threads="search", search=True
+            "scripts/find_train_distributions.py",
+            threads="search",
+            search=True,
+            windows=windows_that_ask,
         ),
         threads=config["threads"]["search"],
         search=config["search"],
+        windows=windows_that_ask,
     script:
         "../../scripts/find_train_distributions.py"

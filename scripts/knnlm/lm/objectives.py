@@ -17,10 +17,17 @@ from torch import Tensor, nn
 
 from knnlm.lm.model import load_model
 from knnlm.lm.process import this_process
-from knnlm.runtime.artifacts import ArtifactError, load_array, read_manifest, require_origin
+from knnlm.runtime.artifacts import (
+    ArtifactError,
+    load_array,
+    read_manifest,
+    rebuild_hint,
+    require_origin,
+)
 
 KIND = "train_distributions"  # of p_kNN of the train split
 DTYPES = {"values": np.int32, "probabilities": np.float32, "target_probabilities": np.float64}
+POSITIONS = "positions.npy"  # ascending, those that have a distribution
 SMALLEST = 1e-30  # a probability of 0 has no logarithm in fp32
 
 
@@ -39,16 +46,20 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainDistributions:
-    """p_kNN of every position of a train split, memory-mapped, and the weight that it has.
+    """p_kNN of the positions of a train split that are trained on, memory-mapped, and its weight.
 
     Attributes:
+        folder: the artifact.
         lmbda: of the kNN-LM, tuned on validation.
+        positions: (n,) int64, ascending: tokens of the stream; the token after each is its target.
         values: (n, m) int32, the likeliest tokens; where there are fewer, beside probability 0.
         probabilities: (n, m) float32, theirs; what is left to 1 is that of other tokens.
         target_probabilities: (n,) float64, of the token that did follow, whatever its rank.
     """
 
+    folder: Path
     lmbda: float
+    positions: NDArray[np.int64]
     values: NDArray[np.int32]
     probabilities: NDArray[np.float32]
     target_probabilities: NDArray[np.float64]
@@ -62,11 +73,22 @@ class TrainDistributions:
         """
         settings = read_manifest(folder, kind=KIND)["settings"]
         arrays = {name: load_array(folder / f"{name}.npy", dtype=d) for name, d in DTYPES.items()}
-        return cls(settings["lmbda"], **arrays)
+        positions = load_array(folder / POSITIONS, dtype=np.int64)
+        return cls(folder, settings["lmbda"], positions, **arrays)
 
     def at(self, ids: Tensor, starts: NDArray[np.int64]) -> Batch:
-        """Return windows (B, T + 1) that begin at (B,) starts, with p_kNN of their positions."""
-        places = starts[:, None] + np.arange(ids.shape[1] - 1)
+        """Return windows (B, T + 1) that begin at (B,) starts, with p_kNN of their positions.
+
+        Raises:
+            ArtifactError: if one of them has none.
+        """
+        wanted = starts[:, None] + np.arange(ids.shape[1] - 1)
+        places = np.searchsorted(self.positions, wanted).clip(max=len(self.positions) - 1)
+        if not np.array_equal(self.positions[places], wanted):
+            raise ArtifactError(
+                f"expected {self.folder} to have p_kNN of every position that is trained on, it "
+                f"lacks some of windows at {starts.tolist()}; {rebuild_hint(self.folder)}"
+            )
         found = (getattr(self, name)[places] for name in DTYPES)
         values, probabilities, target = (torch.from_numpy(array) for array in found)
         return Batch(ids, values.long(), probabilities, target.float())
@@ -152,15 +174,12 @@ def objective_of(
     return Objective(batch, loss)
 
 
-def require_distributions(
-    distributions: Path, *, tokens: str, n_positions: int, teacher: str
-) -> None:
+def require_distributions(distributions: Path, *, tokens: str, teacher: str) -> None:
     """Check that p_kNN is of the text that is trained on, and of the keys of the teacher.
 
     Args:
         distributions: the artifact.
         tokens: identity of the token streams.
-        n_positions: of the train split, but for its last token.
         teacher: identity of the LM.
 
     Raises:
@@ -168,9 +187,3 @@ def require_distributions(
     """
     require_origin(distributions, kind=KIND, role="model", expected=teacher)
     require_origin(distributions, kind=KIND, role="tokens", expected=tokens)
-    found = read_manifest(distributions, kind=KIND)["contents"]["n_positions"]
-    if found != n_positions:
-        raise ArtifactError(
-            f"expected {distributions} to have p_kNN of all {n_positions:,} positions of train, it "
-            f"has {found:,}; the datastore of an objective must have share 1"
-        )

@@ -70,12 +70,8 @@ def train_language_model(
         made_from["teacher"] = identity(teacher, kind="model")
     if distributions is not None:
         made_from["distributions"] = identity(distributions, kind=DISTRIBUTIONS)
-        require_distributions(
-            distributions,
-            tokens=made_from["tokens"],
-            n_positions=load_tokens(tokens, "train").n_tokens - 1,
-            teacher=made_from["teacher"],
-        )
+        origin = {"tokens": made_from["tokens"], "teacher": made_from["teacher"]}
+        require_distributions(distributions, **origin)
     settings = {"model": model, "seed": target.seed}
     start = None if trunk is None else _trunk_of(trunk, settings=settings, made_from=made_from)
     main = this_process().is_main_process

@@ -1,11 +1,11 @@
-"""What a kNN-LM says of the text that its datastore was made from: p_kNN of every train position.
+"""What a kNN-LM says of the text that its datastore was made from: p_kNN of train positions.
 
-Each entry of the datastore is a query; its neighbors are those of the other entries, or it would
+An entry of the datastore is a query; its neighbors are those of the other entries, or it would
 find itself at distance 0. What is kept of a distribution are its likeliest tokens and what it gives
 the token that did follow: neighbors of a whole train split would take more than its datastore.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from knnlm.lm.objectives import DTYPES, KIND
+from knnlm.lm.objectives import DTYPES, KIND, POSITIONS
 from knnlm.lm.scoring import join_blocks
+from knnlm.lm.windows import ShuffledWindows
 from knnlm.retrieval.datastore import Datastore, open_datastore, verify_rows
 from knnlm.retrieval.distribution import knn_distribution
 from knnlm.retrieval.encoder import available_device
@@ -22,22 +23,29 @@ from knnlm.retrieval.engines.exact import check_search, search_exact
 from knnlm.retrieval.interpolation import knn_log_probs
 from knnlm.retrieval.neighbors import blocks_of
 from knnlm.retrieval.tuning import Point, read_tuned
-from knnlm.runtime.artifacts import ArtifactError, atomic_path, identity
+from knnlm.runtime.artifacts import ArtifactError, atomic_path, identity, save_array
 from knnlm.runtime.making import Target, each_missing, making
 
 KEPT = 32  # tokens of each distribution
 
 
 def find_train_distributions(
-    target: Target, *, datastore: Path, tuned: Path, search: Mapping[str, Any]
+    target: Target,
+    *,
+    datastore: Path,
+    tuned: Path,
+    search: Mapping[str, Any],
+    windows: Sequence[tuple[int, int]],
 ) -> None:
-    """Find p_kNN of every position of the train split, at the point that validation chose.
+    """Find p_kNN of the positions that are trained on, at the point that validation chose.
 
     Args:
-        target: values and probabilities (n, m), likeliest first, and target_probabilities (n,).
+        target: values and probabilities (n, m), likeliest first, target_probabilities and
+            positions (n,); its seed is that of the trainings.
         datastore: with every position of the train split.
         tuned: the tuned point of its kNN-LM.
         search: block_queries, searched and published together; keys_mib; scores_mib.
+        windows: of the trainings: tokens of a window, and how many windows are read.
 
     Raises:
         ArtifactError: if the datastore lacks positions, or the point is of another datastore.
@@ -54,37 +62,54 @@ def find_train_distributions(
         raise ArtifactError(f"expected {tuned} to be tuned for {datastore}, it is for {named}")
     made_from = {role: store.made_from[role] for role in ("model", "tokens")}
     made_from["datastore"] = identity(datastore, kind="datastore")
-    settings = {**chosen.point._asdict(), "kept": KEPT}
+    settings = {**chosen.point._asdict(), "kept": KEPT, "windows": [*map(list, windows)]}
+    positions = positions_of(windows, n_tokens=store.n_entries + 1, seed=target.seed)
     with making(target, kind=KIND, made_from=made_from, settings=settings) as made:
-        blocks = dict(blocks_of(made.folder, store.n_entries, search["block_queries"]))
-        if not (made.folder / "values.npy").is_file():  # written last
+        blocks = dict(blocks_of(made.folder, len(positions), search["block_queries"]))
+        if not (made.folder / POSITIONS).is_file():  # written last
             for path in each_missing(
                 {path: path for path in blocks}, label="search", name="blocks"
             ):
-                found = distributions_of(store, blocks[path], chosen.point, search)
+                found = distributions_of(store, positions[blocks[path]], chosen.point, search)
                 with atomic_path(path) as temporary, temporary.open("wb") as file:
                     np.savez(file, **found)
-            names = sorted(DTYPES)  # values come last
-            join_blocks(made.folder, [*blocks], n_queries=store.n_entries, names=names)
+            join_blocks(made.folder, [*blocks], n_queries=len(positions), names=[*DTYPES])
+            save_array(made.folder / POSITIONS, positions)
         for path in blocks:
             path.unlink(missing_ok=True)
-        made.contents |= {"n_positions": store.n_entries, "kept": KEPT}
+        made.contents |= {"positions": len(positions), "kept": KEPT}
+
+
+def positions_of(
+    windows: Sequence[tuple[int, int]], *, n_tokens: int, seed: int
+) -> NDArray[np.int64]:
+    """Return the positions of a stream that trainings read, ascending.
+
+    Args:
+        windows: tokens of a window, and how many windows are read.
+        n_tokens: of the stream.
+        seed: of the trainings.
+    """
+    read = np.zeros(n_tokens, bool)
+    for context, count in windows:
+        starts = ShuffledWindows(n_tokens, context=context, seed=seed).starts(0, count)
+        for start in np.unique(starts):
+            read[start : start + context] = True
+    return np.flatnonzero(read)
 
 
 def distributions_of(
-    store: Datastore, rows: slice, point: Point, search: Mapping[str, Any]
+    store: Datastore, own: NDArray[np.int64], point: Point, search: Mapping[str, Any]
 ) -> dict[str, NDArray[Any]]:
     """Return p_kNN of some entries among all others: see `DTYPES`.
 
     Args:
         store: the datastore.
-        rows: the entries that ask.
+        own: (n,), the entries that ask.
         point: k and temperature.
         search: keys_mib and scores_mib.
     """
-    own = np.arange(rows.start, rows.stop)
-    asked = store.between(range(rows.start, rows.stop))
-    queries = np.concatenate([np.array(keys) for _, keys in asked.slices()])
+    queries = store.keys(own)
     check_search(queries[:1], store, k=point.k + 1)
     ids, distances = search_exact(
         queries,
