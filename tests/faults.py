@@ -72,6 +72,8 @@ STEPS = {
     ),
     "train_hurdle_macondo": Step("mlp_hurdle/macondo/seed0", "seed0", "*.parquet"),
     "train_hurdle_text": Step("mlp_hurdle/text/seed0", "seed0", "*.parquet"),
+    "score_alternatives": Step("ruled_out/alternatives", "every_seed", "**/*.np[yz]"),
+    "certify_output_vectors": Step("ruled_out/certificates", "every_seed", "seed*/*.npz"),
 }
 
 

@@ -56,22 +56,18 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return a row for each distribution that is mixed with the LM.
 
     Filled: tuned on validation, with its interval; open: tuned on test. The dashed line is the LM,
-    the blue one the kNN-LM. Right stands what each adds to the LM: FLOPs a token, bytes stored.
+    the blue one the kNN-LM; where a row is of fewer LM seeds, a blue tick is their kNN-LM. Right
+    stands what each adds to the LM: FLOPs a token, bytes stored.
     """
     table = over_seeds(tables["table"])
     changes = table[table["metric"] == CHANGE]
-    lines = list(
-        dict.fromkeys(
-            Line(row["method"], row["setting"].removesuffix(TUNED).removesuffix("/"))
-            for _, row in changes.iterrows()
-            if row["setting"].endswith(TUNED)
-        )
-    )
+    lines = lines_of(changes)
     figure = Figure(figsize=(FULL_WIDTH, MARGIN + ROW_HEIGHT * len(lines)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=COLORS["lm"], linewidth=1.0, linestyle=(0, (4, 2)), zorder=0)
+    of_seeds = _knn_of_seeds(tables["table"])
     for height, line in enumerate(lines):
-        _draw_line(axes, changes, line, height)
+        _draw_line(axes, changes, line, height, of_seeds)
         _write_costs(axes, table, line, height)
     axes.set_yticks(range(len(lines)), [line.label for line in lines])
     axes.set_ylim(len(lines) - 0.5, -0.5)
@@ -81,16 +77,40 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _draw_line(axes: Axes, changes: pd.DataFrame, line: Line, height: int) -> None:
+def lines_of(changes: pd.DataFrame) -> list[Line]:
+    """Return the rows of the figure, the kNN-LM first."""
+    found = dict.fromkeys(
+        Line(row["method"], row["setting"].removesuffix(TUNED).removesuffix("/"))
+        for _, row in changes.iterrows()
+        if row["setting"].endswith(TUNED)
+    )
+    order = [*LABELS, *(line.method for line in found)]
+    return sorted(found, key=lambda line: order.index(line.method))
+
+
+def _knn_of_seeds(table: pd.DataFrame) -> dict[str, float]:
+    """Return the change by kNN, tuned on validation, of each LM seed and of all."""
+    wanted = (table["method"] == "knn_lm") & (table["setting"] == TUNED)
+    rows = table[wanted & (table["metric"] == CHANGE)]
+    return dict(zip(rows["seed"], rows["value"], strict=True))
+
+
+def _draw_line(
+    axes: Axes, changes: pd.DataFrame, line: Line, height: int, of_seeds: Mapping[str, float]
+) -> None:
     of_line = changes[changes["method"] == line.method]
     for way, face in ((ON_TEST, "white"), (TUNED, line.color)):
         for _, row in of_line[of_line["setting"] == line.setting(way)].iterrows():
-            if way == TUNED:
-                axes.hlines(height, row["ci_low"], row["ci_high"], color=line.color, linewidth=1.0)
             size = 4 if way == TUNED else 6.5
             axes.plot(row["value"], height, "o", color=line.color, markersize=size, mfc=face)
-            if line.method == "knn_lm" and way == TUNED:
+            if way == ON_TEST:
+                continue
+            axes.hlines(height, row["ci_low"], row["ci_high"], color=line.color, linewidth=1.0)
+            if line.method == "knn_lm":
                 axes.axvline(row["value"], color=line.color, linewidth=0.8, zorder=0)
+            elif row["seed"] != "all" and "all" in of_seeds:
+                knn = of_seeds[row["seed"]]
+                axes.plot(knn, height, "|", color=COLORS["knn_lm"], markersize=9, zorder=3)
 
 
 def _write_costs(axes: Axes, table: pd.DataFrame, line: Line, height: int) -> None:

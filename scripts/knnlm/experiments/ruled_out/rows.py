@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from knnlm.evidence.metrics import share_of_gap
 from knnlm.evidence.scored_text import Row
+from knnlm.experiments.ruled_out import two_metrics
 from knnlm.experiments.ruled_out.component import (
     SPLITS,
     TEST,
@@ -83,7 +84,9 @@ class Compared:
             ]
             against = {"lm": lm[TEST], KNN_LM: self.knn[way]}
             rows += scored.rows(component.method, setting, nll, against=against)
-            rows += [self._share_row(names, nll, self.knn[way]), self._added_row(names, nll, way)]
+            rows.append(self._share_row(names, nll, self.knn[way]))
+            if component.method == two_metrics.METHOD:  # it contains the kNN-LM
+                rows.append(self._added_row(names, nll, way))
         return rows + self._cost_rows(component.method, component.variant, component.cost)
 
     def _share_row(
