@@ -75,6 +75,7 @@ SETTINGS = {
         "output_distances": {"sites": [SITE], "temperatures": SERIES},
         "two_metrics": {"index": "exact_ip", "weights": [0.25, 0.75]},
         "stolen_probabilities": {"random_directions": 4, "steps": 1},
+        "trained": None,
     },
 }
 WORDS = (6, 7)  # tokens whose output vectors are equal in the LM of seed 1
