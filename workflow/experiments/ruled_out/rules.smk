@@ -3,7 +3,7 @@
 SECOND_METRIC = config["ruled_out"]["two_metrics"]["index"]
 RULED_OUT = evaluation(
     "ruled_out",
-    stores=[(config["ruled_out"]["trained"] or {}).get("control", BASE_STORE)],
+    stores=[config["ruled_out"]["trained"]["control"]],
     second_metric_seeds=[LM_SEED],
     indexes={name: config["indexes"][name] for name in (BASELINE["index"], SECOND_METRIC)},
 )
@@ -22,19 +22,19 @@ BY_SECOND_METRIC = knn_lms(
     **BOTH_SPLITS,
 )
 
-TRAINED = config["ruled_out"]["trained"] or {"control": BASE_STORE, "lms": {}}
+TRAINED = config["ruled_out"]["trained"]
 BY_ANOTHER_TRAINING = together(  # of the first LM seed; the control has neighbors of its own
     knn_lms([TRAINED["control"]], seeds=[LM_SEED], **BOTH_SPLITS),
     {
         name: expand(
-            f"<results>/{place}", model=[*TRAINED["lms"].values()], split=BOTH_SPLITS["splits"]
+            f"<results>/{place}", model=TRAINED["lms"].values(), split=BOTH_SPLITS["splits"]
         )
         for name, place in {
             "models": f"models/{{model}}/seed{LM_SEED}",
             "queries": f"queries/{{model}}/seed{LM_SEED}/{config['corpus']}/{{split}}",
         }.items()
     },
-    {"models": [f"<results>/models/{config['datastores'][TRAINED['control']]['model']}/seed{LM_SEED}"]},
+    {"models": [f"<results>/models/{TRAINED['control']}/seed{LM_SEED}"]},
 )
 
 

@@ -29,8 +29,7 @@ def check(settings: Mapping[str, Any]) -> None:
             f"ruled_out.two_metrics.index: expected an index of another metric than that of "
             f"baseline.index {first!r}, {metrics[0]}, got {second!r}; name one of another metric"
         )
-    if own["trained"] is not None:
-        _trained(settings, own["trained"], store)
+    _trained(settings, own["trained"], store)
     try:
         vocabulary = model_size(settings, model).vocabulary
         n_entries, _, _ = entries(settings, {"datastore": store})

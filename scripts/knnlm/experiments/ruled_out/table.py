@@ -58,7 +58,7 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
         ]
         if subject.seed in settings["second_metric_seeds"]:
             components.append(two_metrics.component(subject, run, own["two_metrics"], second))
-        if subject is every[0] and own["trained"]:  # other trainings were run for one seed
+        if subject is every[0]:  # other trainings were run for one seed
             models = places(inputs["models"], kind="model", by=("model", "seed"))
             trained = TrainedLMs.of(subject, run, own["trained"], models)
             components += trained.components()
