@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     share(snakemake.resources)
-    trunk, start = snakemake.input.get("trunk"), snakemake.input.get("start")
+    inputs = snakemake.input
+    others = {name: inputs.get(name) for name in ("trunk", "start", "teacher", "distributions")}
     train_language_model(
         Target.of(snakemake),
-        tokens=Path(snakemake.input.tokens),
-        tokenizer=Path(snakemake.input.tokenizer),
+        tokens=Path(inputs.tokens),
+        tokenizer=Path(inputs.tokenizer),
         model=snakemake.params.model,
-        trunk=Path(trunk) if trunk else None,
-        start=Path(start) if start else None,
+        **{name: Path(path) if path else None for name, path in others.items()},
     )

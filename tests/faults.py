@@ -57,6 +57,7 @@ STEPS = {
         "base/seed0/fused/gazetteer/test/part0",
         NEAREST_NAME,
     ),
+    "find_train_distributions": Step("train_distributions/base/seed0", "base/seed0", "block-*.npz"),
     "search_neighbors": Step(
         "neighbors/base/seed0/exact/gazetteer/test",
         "base/seed0/exact/gazetteer/test",
@@ -74,6 +75,7 @@ STEPS = {
     "project_distributions": Step("projections/seed0/f", "seed0/f", "*.npz"),
     "project_on_heads": Step("projections/seed0/optima", "seed0", "*.npz"),
     "train_mlp_replacement": Step("replacements/base/seed0/random", "base/seed0/random"),
+    "train_output_embeddings": Step("output_embeddings/base/seed0", "base/seed0", "*.safetensors"),
     "train_macondo_mlp": Step(
         "overspecification_mlp/base/random/seed0", "base/random/seed0", "*.safetensors"
     ),

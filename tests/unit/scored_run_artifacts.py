@@ -102,7 +102,7 @@ def write_queries(root, tokens, **names):
     stream = np.load(tokens / f"{split}.npy")
     positions = np.flatnonzero(stream[1:] != END_OF_DOCUMENT).astype(np.int64)
     positions = positions[split == "validation" :]
-    low = {"base": 0.1, "longer": 0.3}[model]
+    low = {"base": 0.1, "longer": 0.3}.get(model, 0.2)
     probs = numpy_generator(int(seed), model, split).uniform(low, 0.6, size=len(positions))
     arrays = {
         "positions": positions,

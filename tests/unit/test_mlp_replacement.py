@@ -11,10 +11,10 @@ from knnlm.retrieval import mlp_replacement as module
 from knnlm.retrieval.mlp_replacement import (
     HEADS,
     MlpReplacement,
-    n_updates,
     replacement_log_probs,
     train_on_pairs,
 )
+from knnlm.retrieval.pair_training import n_updates
 
 V, D, HIDDEN = 11, 6, 24
 SETTINGS = {

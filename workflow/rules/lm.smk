@@ -2,12 +2,17 @@
 
 
 rule train_language_model:
-    """Train an LM from random weights or another LM's; a longer training continues a trunk."""
+    """Train an LM from random weights or another LM's; a longer training continues a trunk.
+
+    With an objective of its own it learns from another LM, or from the kNN-LM of a datastore.
+    """
     input:
         tokens=tokens_of_model,
         tokenizer=tokenizer_of_model,
         trunk=trunk,
         start=start_of_model,
+        teacher=teacher_of_model,
+        distributions=distributions_of_model,
     output:
         model=directory("<results>/models/{model}/seed{seed}"),
     log:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from knnlm.lm.mixture_of_softmaxes import MixtureOfSoftmaxes
+
 SQRT_2_PI = math.sqrt(2.0 / math.pi)
 
 
@@ -23,6 +25,7 @@ class Config:
     Attributes:
         activation_dropout: share dropped after the activation inside the MLPs; ours.
         without_mlp: layers, counted from 0, that keep their place but have no MLP; ours.
+        softmaxes: that are mixed in the output layer, 1 for a plain one; ours.
     """
 
     vocab_size: int
@@ -43,6 +46,7 @@ class Config:
     initializer_range: float = 0.02
     layer_norm_epsilon: float = 1e-5
     model_type: str = "gpt2"
+    softmaxes: int = 1
 
     @property
     def hidden_size(self) -> int:
@@ -211,6 +215,8 @@ class Output(NamedTuple):
 class LanguageModel(nn.Module):
     """GPT-2 with dropout inside the MLPs and, if the config says so, layers without an MLP.
 
+    Its output layer may be a mixture of softmaxes.
+
     All parts are initialized before some are left out, so that two models of one seed, with and
     without an MLP, start with the same values wherever both have parameters.
     """
@@ -223,6 +229,12 @@ class LanguageModel(nn.Module):
         self.transformer.apply(self._draw)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self._draw(self.lm_head)
+        if config.softmaxes > 1:  # drawn last: what comes before is as in a plain one
+            plain = self.lm_head
+            self.lm_head = MixtureOfSoftmaxes(config.n_embd, config.vocab_size, config.softmaxes)
+            self.lm_head.weight = plain.weight
+            self._draw(self.lm_head.prior)
+            self._draw(self.lm_head.latent)
         self.tie()
         for number in config.without_mlp:
             self.transformer.h[number].ln_2 = nn.Identity()
@@ -258,7 +270,7 @@ class LanguageModel(nn.Module):
         """Return the embedding of tokens."""
         return self.transformer.wte
 
-    def get_output_embeddings(self) -> nn.Linear:
+    def get_output_embeddings(self) -> nn.Linear | MixtureOfSoftmaxes:
         """Return the head."""
         return self.lm_head
 

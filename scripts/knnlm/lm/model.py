@@ -45,7 +45,7 @@ def create_model(
     Args:
         model: the block of the config: layers, width, heads, ffn_width, context, activation,
             tied_embeddings, dropout (residual, attention, activation), without_mlp (layers
-            counted from 0, or from the end with -1 the last).
+            counted from 0, or from the end with -1 the last), and softmaxes, if there are several.
         vocabulary_size: V.
         seed: of the weights.
         end_of_document: token that separates documents, noted in the config.
@@ -68,6 +68,7 @@ def create_model(
         attn_pdrop=dropout["attention"],
         activation_dropout=dropout["activation"],
         without_mlp=sorted({layer % model["layers"] for layer in model["without_mlp"]}),
+        softmaxes=model.get("softmaxes", 1),
         tie_word_embeddings=model["tied_embeddings"],
         bos_token_id=end_of_document,
         eos_token_id=end_of_document,

@@ -14,6 +14,8 @@ from torch.nn import functional
 from knnlm.lm.early_stopping import BEST, EarlyStopping
 from knnlm.lm.gpt2 import LanguageModel
 from knnlm.lm.model import create_model, load_model, save_model
+from knnlm.lm.objectives import KIND as DISTRIBUTIONS
+from knnlm.lm.objectives import Objective, objective_of, require_distributions
 from knnlm.lm.process import this_process
 from knnlm.lm.schedule import can_continue, tokens_per_update, trunk_step, updates
 from knnlm.lm.training import STATE, Evaluation, Journal, Recipe, train
@@ -38,6 +40,8 @@ def train_language_model(
     model: dict[str, Any],
     trunk: Path | None = None,
     start: Path | None = None,
+    teacher: Path | None = None,
+    distributions: Path | None = None,
 ) -> None:
     """Train a model and write the model artifact.
 
@@ -54,6 +58,8 @@ def train_language_model(
             from scratch; None begins at the beginning.
         start: the artifact of a model of the same shape, tokenizer and seed whose weights the
             training starts from, with a fresh optimizer and schedule; None draws them.
+        teacher: of an objective of its own: the LM that it names.
+        distributions: of an objective with a datastore: p_kNN of the train split.
 
     Raises:
         ValueError: if a split is too short for a window, the budget for an update, or this model
@@ -65,6 +71,12 @@ def train_language_model(
         "tokenizer": identity(tokenizer, kind="tokenizer"),
     }
     require_origin(tokens, kind="tokens", role="tokenizer", expected=made_from["tokenizer"])
+    if teacher is not None:
+        made_from["teacher"] = identity(teacher, kind="model")
+    if distributions is not None:
+        made_from["distributions"] = identity(distributions, kind=DISTRIBUTIONS)
+        origin = {"tokens": made_from["tokens"], "teacher": made_from["teacher"]}
+        require_distributions(distributions, **origin)
     settings = {"model": model, "seed": target.seed}
     state = None if trunk is None else _trunk_of(trunk, settings=settings, made_from=made_from)
     if start is not None:
@@ -76,9 +88,9 @@ def train_language_model(
     ) as made:
         if not (made.folder / LOG).is_file():  # the log is written last
             network = _network(tokenizer, start=start, **settings)
-            _train(
-                made.folder, network, tokens=tokens, tokenizer=tokenizer, **settings, state=state
-            )
+            inputs = {"tokens": tokens, "tokenizer": tokenizer, "state": state}
+            objective = _objective(model["training"], teacher, distributions)
+            _train(made.folder, network, **inputs, **settings, objective=objective)
         if main:
             for left in (STATE, BEST):
                 (made.folder / left).unlink(missing_ok=True)
@@ -151,6 +163,7 @@ def _train(
     model: dict[str, Any],
     seed: int,
     state: Path | None,
+    objective: Objective,
 ) -> None:
     training, context = model["training"], model["context"]
     steps = updates(model)
@@ -164,8 +177,8 @@ def _train(
     rows = train(
         network,
         Recipe(steps=steps, seed=seed, **_recipe(training)),
-        batch_at=_batches(streams["train"], context, size=training["batch_size"], seed=seed),
-        loss=next_token_loss,
+        batch_at=_batches(streams["train"], model, objective, seed=seed),
+        loss=objective.loss,
         journal=Journal(
             partial,
             save_every=training["save_every"],
@@ -202,9 +215,26 @@ def _stream(tokens: Path, split: str, *, context: int) -> TokenStream:
     return stream
 
 
-def _batches(stream: TokenStream, context: int, *, size: int, seed: int) -> Callable[[int], Tensor]:
+def _objective(
+    training: dict[str, Any], teacher: Path | None, distributions: Path | None
+) -> Objective:
+    """Return what is minimized: the nll of the text, unless the settings say otherwise."""
+    if teacher is None:
+        return Objective(lambda ids, starts: ids, next_token_loss)
+    return objective_of(training["objective"], teacher=teacher, distributions=distributions)
+
+
+def _batches(
+    stream: TokenStream, model: dict[str, Any], objective: Objective, *, seed: int
+) -> Callable[[int], Any]:
+    context, size = model["context"], model["training"]["batch_size"]
     order = ShuffledWindows(stream.n_tokens, context=context, seed=seed)
-    return lambda number: read(stream.tokens, order.starts(number * size, size), context + 1)
+
+    def batch_at(number: int) -> Any:
+        starts = order.starts(number * size, size)
+        return objective.batch(read(stream.tokens, starts, context + 1), starts)
+
+    return batch_at
 
 
 def read(tokens: NDArray[np.unsignedinteger], starts: NDArray[np.int64], length: int) -> Tensor:

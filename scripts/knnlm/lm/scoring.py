@@ -181,7 +181,7 @@ def score_positions(
         sites: hidden states to store, from the anatomy.
     """
     blocks = _score(folder, network, stream, positions, stride=stride, sites=sites)
-    _join(folder, blocks, n_queries=len(positions), names=(LM_LOG_PROBS, *sites))
+    join_blocks(folder, blocks, n_queries=len(positions), names=(LM_LOG_PROBS, *sites))
     _describe(folder, stream, positions)
 
 
@@ -260,8 +260,20 @@ def _score_batch(
         yield site, states[site].float().cpu().numpy()
 
 
-def _join(partial: Path, blocks: Sequence[Path], *, n_queries: int, names: Sequence[str]) -> None:
-    """Write one .npy for each name from the blocks, one block in memory at a time."""
+def join_blocks(
+    partial: Path, blocks: Sequence[Path], *, n_queries: int, names: Sequence[str]
+) -> None:
+    """Write one .npy for each name from the blocks, one block in memory at a time.
+
+    Args:
+        partial: where they go.
+        blocks: files of np.savez with rows of every name, in order.
+        n_queries: rows of all blocks.
+        names: of the arrays.
+
+    Raises:
+        DiskFullError: if the disk is full.
+    """
     for name in names:
         with atomic_path(partial / f"{name}.npy") as temporary, temporary.open("wb") as file:
             done = 0

@@ -18,6 +18,7 @@ TEXT_FLOPS = 25_000  # in the time that an interpreter takes for a byte of text
 GENERATED = 4  # times the memory of a text that is only read
 SLICE_BYTES = 512 << 20  # of keys in fp32 that a reader of a datastore holds
 TOKENS_A_BATCH = 8192  # that the encoder of a datastore reads in one forward pass
+KEPT = 32  # tokens of a distribution of p_kNN, see knnlm.retrieval.train_distributions
 QUERIES_A_BLOCK = 1 << 17  # that are saved together, at most
 LOGITS = 20 << 23  # bytes of a tile of logits in fp32, in double, and of their softmax
 KMEANS_ROUNDS, CODES = 25, 256  # of faiss, at most; centroids of a byte of a code
@@ -79,8 +80,18 @@ def for_train_language_model(config: Settings, wildcards: Wildcards) -> Need:
     batch = block["batch_size"] * span
     need = training(size, block, batch, block["tokens"] / batch, span)
     start = FP32 * size.parameters * ("starts_from" in model)  # read beside the model's own
-    memory, disk = need.memory + start, need.disk + FP32 * size.parameters
-    return replace(need, shared=True, memory=memory, disk=disk)
+    need = replace(need, memory=need.memory + start)
+    if "objective" in block:  # the teacher reads each batch, and labels are distributions
+        flops = need.flops + size.forward(block["tokens"], span=span, scored=block["tokens"])
+        labels = 3 * FP32 * batch * size.vocabulary
+        need = replace(need, flops=flops, gpu_memory=need.gpu_memory + labels)
+    more = model.get("softmaxes", 1) - 1  # each has its own logits
+    need = replace(
+        need,
+        flops=need.flops + more * 6 * block["tokens"] * size.width * (size.vocabulary + size.width),
+        gpu_memory=need.gpu_memory + more * 3 * FP32 * batch * size.vocabulary,
+    )
+    return replace(need, shared=True, disk=need.disk + FP32 * size.parameters)
 
 
 def for_score_queries(config: Settings, wildcards: Wildcards) -> Need:
@@ -181,3 +192,19 @@ def for_search_neighbors(config: Settings, wildcards: Wildcards) -> Need:
     found, search = neighbors(config, wildcards), config["search"]
     block = min(found, search["block_queries"] * search["k"] * NEIGHBOR)
     return Need(memory=found + 10 * block, disk=found)
+
+
+def for_find_train_distributions(config: Settings, wildcards: Wildcards) -> Need:
+    """Find the neighbors of every entry among the others; keep the likeliest tokens of each."""
+    settings, (count, stored, size) = config["search"], entries(config, wildcards)
+    tile = min(FP32 * count * size.width, settings["keys_mib"] << 20)
+    tile += settings["block_queries"] * (4 * 4096 + 160 * settings["k"])  # scores, lists, sums
+    on_gpu = (tile + 3 * (settings["scores_mib"] << 20)) * (config["scale"] != "cpu")
+    return Need(
+        gpu=True,
+        memory=tile,
+        gpu_memory=on_gpu,
+        disk=2 * count * (8 * KEPT + 8),
+        flops=2 * count**2 * size.width,
+        waiting=5 + stored / DISK_RATE * count / settings["block_queries"],
+    )

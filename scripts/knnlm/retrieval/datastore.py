@@ -149,6 +149,14 @@ class Datastore:
                 source = torch.from_numpy(keys)
             torch.from_numpy(out)[first - start :][: len(keys)].copy_(source)
 
+    def keys(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the keys (n, dim) of entries (n,), in fp32."""
+        found = np.empty((len(ids), self.dim), dtype=np.float32)
+        for number, places in group_by_range(ids, self.rows_per_shard):
+            shard = self.shards[number]
+            found[places] = shard.datastore_keys[ids[places] - shard.first_id]
+        return found
+
     def values(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the values of entries, in the shape of `ids`; -1 where the id is -1."""
         found = np.full(ids.size, -1, dtype=np.int32)

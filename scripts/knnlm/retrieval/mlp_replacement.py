@@ -4,7 +4,6 @@ Chiang et al. (2024), Section 5 and Appendix D: logits = W(z + LN(MLP(z))), z a 
 one hidden layer as the last one of the LM. The paper does not say what W is, so it is a setting.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,13 @@ from torch import Tensor, nn
 from knnlm.lm.gpt2 import ACTIVATIONS
 from knnlm.lm.likelihood import log_likelihood_in_tiles
 from knnlm.lm.state import trained
-from knnlm.lm.training import Journal, Recipe, train
 from knnlm.retrieval.datastore import Shard
+from knnlm.retrieval.pair_training import train_on_shuffled
 from knnlm.retrieval.pairs import ShuffledPairs
 from knnlm.runtime.seeds import derive_seed
 
 HEADS = ("lm_head_frozen", "lm_head_trained", "random")
 INITIAL_STD = 0.02  # of GPT-2's weights
-LOG_ROWS = 100  # rows of the log, about
 
 
 class MlpReplacement(nn.Module):
@@ -88,11 +86,6 @@ def _linear(inputs: int, outputs: int, *, bias: bool) -> nn.Linear:
     return layer
 
 
-def n_updates(n_entries: int, *, epochs: int, batch_size: int) -> int:
-    """Return the updates of a number of epochs, at least one; a last part of a batch is left."""
-    return max(1, n_entries * epochs // batch_size)
-
-
 def train_on_pairs(
     module: MlpReplacement,
     datastore_keys: NDArray[np.floating],
@@ -108,13 +101,12 @@ def train_on_pairs(
         module: the replacement.
         datastore_keys: (n, d).
         datastore_values: (n,), token ids.
-        settings: epochs, batch_size (pairs of an update), accumulation (parts in which an update
-            is computed), optimizer, schedule, clip_norm, precision, save_every and buffer_mib.
+        settings: see `pair_recipe`, save_every and buffer_mib.
         seed: of the order of the pairs.
         partial: folder of the state that a killed training continues from.
 
     Raises:
-        ValueError: if a value is no token of the replacement's vocabulary, or see `train`.
+        ValueError: see `train_on_shuffled`.
     """
     shard = Shard(0, datastore_keys, datastore_values)
     pairs = ShuffledPairs([shard], buffer_mib=settings["buffer_mib"], seed=seed)
@@ -130,49 +122,14 @@ def train_on(
     partial: Path,
 ) -> list[dict[str, float]]:
     """Train a replacement on pairs from wherever they come; the rest as `train_on_pairs`."""
-    accumulation = settings["accumulation"]
-    if settings["batch_size"] % accumulation:
-        raise ValueError(
-            f"expected a batch_size that accumulation divides, got {settings['batch_size']:,} "
-            f"and {accumulation}; change one of them in config.yaml"
-        )
-    size, vocabulary_size = settings["batch_size"] // accumulation, len(module.head.weight)
-
-    def batch_at(number: int) -> tuple[Tensor, Tensor]:
-        keys, values = pairs.pairs(number * size, (number + 1) * size)
-        if values.max() >= vocabulary_size:
-            raise ValueError(
-                f"expected values below the vocabulary size {vocabulary_size:,}, got "
-                f"{values.max():,}; the datastore was made with another tokenizer"
-            )
-        return torch.from_numpy(keys), torch.from_numpy(values)
-
-    recipe = replacement_recipe(settings, n_entries=pairs.n_entries, seed=seed)
-    return train(
+    return train_on_shuffled(
         module,
-        recipe,
-        batch_at=batch_at,
+        pairs,
         loss=_loss,
-        journal=Journal(
-            partial,
-            save_every=settings["save_every"],
-            log_every=math.ceil(recipe.steps / LOG_ROWS),
-            tokens_per_update=settings["batch_size"],
-        ),
-    )
-
-
-def replacement_recipe(settings: Mapping[str, Any], *, n_entries: int, seed: int) -> Recipe:
-    """Return the recipe of a replacement, which its controls share."""
-    epochs, batch_size = settings["epochs"], settings["batch_size"]
-    return Recipe(
-        steps=n_updates(n_entries, epochs=epochs, batch_size=batch_size),
-        optimizer=settings["optimizer"],
-        schedule=settings["schedule"],
-        clip_norm=settings["clip_norm"],
-        precision=settings["precision"],
-        accumulation=settings["accumulation"],
+        vocabulary_size=len(module.head.weight),
+        settings=settings,
         seed=seed,
+        partial=partial,
     )
 
 

@@ -3,7 +3,7 @@
 SECOND_METRIC = config["ruled_out"]["two_metrics"]["index"]
 RULED_OUT = evaluation(
     "ruled_out",
-    stores=[],
+    stores=[config["ruled_out"]["trained"]["control"]],
     second_metric_seeds=[LM_SEED],
     indexes={name: config["indexes"][name] for name in (BASELINE["index"], SECOND_METRIC)},
 )
@@ -20,6 +20,21 @@ BY_SECOND_METRIC = knn_lms(
     indexes=[SECOND_METRIC],
     seeds=RULED_OUT["settings"]["second_metric_seeds"],
     **BOTH_SPLITS,
+)
+
+TRAINED = config["ruled_out"]["trained"]
+BY_ANOTHER_TRAINING = together(  # of the first LM seed; the control has neighbors of its own
+    knn_lms([TRAINED["control"]], seeds=[LM_SEED], **BOTH_SPLITS),
+    {
+        name: expand(
+            f"<results>/{place}", model=TRAINED["lms"].values(), split=BOTH_SPLITS["splits"]
+        )
+        for name, place in {
+            "models": f"models/{{model}}/seed{LM_SEED}",
+            "queries": f"queries/{{model}}/seed{LM_SEED}/{config['corpus']}/{{split}}",
+        }.items()
+    },
+    {"models": [f"<results>/models/{TRAINED['control']}/seed{LM_SEED}"]},
 )
 
 
@@ -92,7 +107,11 @@ rule certify_output_vectors:
 rule evaluate_ruled_out:
     """Mix each alternative with the LM in the place of kNN: perplexity, share of the gain, cost."""
     input:
-        **together(EXPLAINED, {name: BY_SECOND_METRIC[name] for name in ("neighbors", "tuned")}),
+        **together(
+            EXPLAINED,
+            {name: BY_SECOND_METRIC[name] for name in ("neighbors", "tuned")},
+            BY_ANOTHER_TRAINING,
+        ),
         alternatives="<results>/ruled_out/alternatives",
         certificates="<results>/ruled_out/certificates",
     output:

@@ -18,7 +18,7 @@ from knnlm.experiments.mlp_augmentation.cost import (
     replacement_of,
 )
 from knnlm.lm.model import load_model
-from knnlm.retrieval.mlp_replacement import n_updates
+from knnlm.retrieval.pair_training import n_updates
 from knnlm.runtime.logs import LOGGER
 from knnlm.runtime.making import Target
 from knnlm.text.tokens import load_tokens

@@ -17,9 +17,9 @@ from knnlm.retrieval.datastore import open_datastore
 from knnlm.retrieval.mlp_replacement import (
     MlpReplacement,
     activation_of,
-    replacement_recipe,
     train_on,
 )
+from knnlm.retrieval.pair_training import pair_recipe
 from knnlm.retrieval.pairs import ShuffledPairs
 from knnlm.runtime.artifacts import (
     ArtifactError,
@@ -77,7 +77,7 @@ def train_replacement(
                 _save(made.folder, module, rows)
         if leads:
             (made.folder / STATE).unlink(missing_ok=True)
-        updates = replacement_recipe(settings, n_entries=pairs.n_entries, seed=seed).steps
+        updates = pair_recipe(settings, n_entries=pairs.n_entries, seed=seed).steps
         counted = {"updates": updates, "pairs": updates * settings["batch_size"]}
         made.contents |= {"own_bytes": module.own_bytes, **counted}
 

@@ -25,7 +25,7 @@ from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.scored_run import ScoredRun, table_of
 from knnlm.experiments.shared.scored_split import KNN_LM, Retrieved, ScoredSplit
 from knnlm.lm.scoring import load_queries
-from knnlm.retrieval.interpolation import mix_log_probs
+from knnlm.retrieval.interpolation import best_lmbda, mix_log_probs
 from knnlm.retrieval.mlp_replacement import replacement_log_probs
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
 from knnlm.runtime.logs import LOGGER
@@ -100,21 +100,6 @@ def stored_of(seed: int, inputs: Inputs, settings: Mapping[str, Any]) -> Stored:
         replacements={name: replacements[datastore, seed, name] for name in own["heads"]},
         controls={name: controls[name, seed] for name in own["controls"]},
     )
-
-
-def best_lmbda(
-    lm: NDArray[np.float64], other: NDArray[np.float64], lmbdas: Mapping[str, Any]
-) -> float:
-    """Return the weight on `other` with the least nll; of equal ones, the smallest.
-
-    Args:
-        lm: (n_queries,), log-probabilities of the targets of validation.
-        other: (n_queries,), the same of what is mixed with the LM.
-        lmbdas: `low`, `high` and `count` of the grid.
-    """
-    grid = np.linspace(lmbdas["low"], lmbdas["high"], lmbdas["count"])
-    nll = [-mix_log_probs(lm, other, lmbda).mean() for lmbda in grid]
-    return float(grid[int(np.argmin(nll))])
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def check(settings: Mapping[str, Any]) -> None:
             f"ruled_out.two_metrics.index: expected an index of another metric than that of "
             f"baseline.index {first!r}, {metrics[0]}, got {second!r}; name one of another metric"
         )
+    _trained(settings, own["trained"], store)
     try:
         vocabulary = model_size(settings, model).vocabulary
         n_entries, _, _ = entries(settings, {"datastore": store})
@@ -52,3 +53,61 @@ def check(settings: Mapping[str, Any]) -> None:
                 "ruled_out.output_distances.sites: expected sites whose hidden states are kept of "
                 f"the queries of {model!r}, {', '.join(sorted(kept))}, got {site!r}"
             )
+
+
+def _trained(settings: Mapping[str, Any], trained: Mapping[str, Any], store: str) -> None:
+    """Check that LMs are trained on as many tokens, and learn from the baseline's LM and keys."""
+    models, stores = settings["models"], settings["datastores"]
+    base = stores[store]["model"]
+    names = [trained["control"], *trained["lms"].values()]
+    if stores.get(trained["control"], {}).get("model") != trained["control"]:
+        raise SettingsError(
+            "ruled_out.trained.control: expected a model with a datastore of its name and of its "
+            f"own keys, got {trained['control']!r}"
+        )
+    for name in names:
+        model = models[name]
+        if model["source"] != "trained" or model["tokenizer"] != models[base]["tokenizer"]:
+            raise SettingsError(
+                f"ruled_out.trained: expected models trained with the tokenizer of {base!r}, "
+                f"{models[base]['tokenizer']}, got {name!r}; name others, or leave ruled_out out"
+            )
+        tokens = [models[one]["training"]["tokens"] for one in (name, trained["control"])]
+        if tokens[0] != tokens[1]:
+            raise SettingsError(
+                f"models.{name}.training.tokens: expected those of the control "
+                f"{trained['control']!r}, {tokens[1]:,}, got {tokens[0]:,}; they are compared"
+            )
+        _learns_from(settings, name, base)
+
+
+def _learns_from(settings: Mapping[str, Any], name: str, base: str) -> None:
+    """Check that a model learns from the LM whose keys its datastore holds, all of them."""
+    key = f"models.{name}.training.objective"
+    objective = settings["models"][name]["training"].get("objective")
+    if objective is None:
+        return
+    if objective["teacher"] != base:
+        raise SettingsError(
+            f"{key}.teacher: expected {base!r}, the baseline's LM, got {objective['teacher']!r}"
+        )
+    if objective["datastore"] is None:
+        if objective["name"] == "interpolated_loss":
+            raise SettingsError(
+                f"{key}.datastore: expected a datastore of {base!r}, whose p_kNN the loss mixes "
+                "in, got null"
+            )
+        return
+    datastore = settings["datastores"][objective["datastore"]]
+    if datastore["model"] != objective["teacher"]:
+        raise SettingsError(
+            f"{key}.datastore: expected one of the teacher {objective['teacher']!r}, got "
+            f"{objective['datastore']!r} of {datastore['model']!r}; neighbors of another model say "
+            "nothing of the teacher's kNN-LM"
+        )
+    if datastore["share"] < 1 or datastore["corpus"] != settings["models"][name]["corpus"]:
+        raise SettingsError(
+            f"{key}.datastore: expected every position of the text that {name!r} is trained on "
+            f"(share 1 of {settings['models'][name]['corpus']!r}), got {objective['datastore']!r} "
+            f"with a share of {datastore['share']} of {datastore['corpus']!r}"
+        )

@@ -22,6 +22,11 @@ LABELS = {
     "output_distances": "L2 to output vectors",
     "two_metrics": "kNN by L2 and inner product",
     "lm_ensemble": "LM of another seed",
+    "control": "second LM, shorter training",
+    "soft_labels_of_lm": "second LM, soft labels of the LM",
+    "soft_labels_of_knn_lm": "second LM, soft labels of the kNN-LM",
+    "mixture_of_softmaxes": "second LM, mixture of softmaxes",
+    "interpolated_loss": "second LM, loss of the mixture",
 }
 
 

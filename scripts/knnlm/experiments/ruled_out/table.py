@@ -21,8 +21,10 @@ from knnlm.experiments.ruled_out.stolen_probabilities import (
     read_certificates,
 )
 from knnlm.experiments.ruled_out.subject import subjects
+from knnlm.experiments.ruled_out.trained import TrainedLMs
 from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.scored_run import ScoredRun, table_of
+from knnlm.runtime.places import places
 
 
 def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
@@ -56,6 +58,11 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
         ]
         if subject.seed in settings["second_metric_seeds"]:
             components.append(two_metrics.component(subject, run, own["two_metrics"], second))
+        if subject is every[0]:  # other trainings were run for one seed
+            models = places(inputs["models"], kind="model", by=("model", "seed"))
+            trained = TrainedLMs.of(subject, run, own["trained"], models)
+            components += trained.components()
+            rows += trained.rows()
         for component in components:
             rows += compared.rows(component)
         how = read_certificates(certificates, seed=subject.seed, model=subject.model)

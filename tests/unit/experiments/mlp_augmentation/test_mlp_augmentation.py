@@ -27,11 +27,11 @@ from knnlm.experiments.mlp_augmentation.stored_replacement import (
     load_replacement,
     train_replacement,
 )
-from knnlm.experiments.mlp_augmentation.table import best_lmbda, evaluate
+from knnlm.experiments.mlp_augmentation.table import evaluate
 from knnlm.experiments.shared.cost import storage_of
 from knnlm.lm.model import create_model
 from knnlm.lm.scoring import load_queries
-from knnlm.retrieval.interpolation import mix_log_probs
+from knnlm.retrieval.interpolation import best_lmbda, mix_log_probs
 from knnlm.retrieval.mlp_replacement import HEADS, replacement_log_probs
 from knnlm.retrieval.neighbors import load_neighbors
 from knnlm.retrieval.tuning import Point, nll_at

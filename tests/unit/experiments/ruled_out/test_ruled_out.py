@@ -48,6 +48,12 @@ INDEXES = {
     "exact": {"engine": "exact", "metric": "l2"},
     "exact_ip": {"engine": "exact", "metric": "ip"},
 }
+OTHER_TRAININGS = (  # here the LM itself: test_trained.py has others
+    "mixture_of_softmaxes",
+    "soft_labels_of_lm",
+    "soft_labels_of_knn_lm",
+    "interpolated_loss",
+)
 SETTINGS = {
     "corpus": "small",
     "lm_seeds": list(SEEDS),
@@ -75,6 +81,7 @@ SETTINGS = {
         "output_distances": {"sites": [SITE], "temperatures": SERIES},
         "two_metrics": {"index": "exact_ip", "weights": [0.25, 0.75]},
         "stolen_probabilities": {"random_directions": 4, "steps": 1},
+        "trained": {"control": "base", "lms": dict.fromkeys(OTHER_TRAININGS, "base")},
     },
 }
 WORDS = (6, 7)  # tokens whose output vectors are equal in the LM of seed 1
@@ -306,7 +313,7 @@ def test_the_figure_has_a_row_for_each_distribution_and_its_cost(table):
 
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels[0] == "kNN-LM"
-    assert len(labels) == 7
+    assert len(labels) == 7 + 1 + len(OTHER_TRAININGS)
     assert {"clustered datastore, 3 clusters", "LM of another seed"} <= {*labels}
     assert len(axes.texts) == 2 + 2 * len(labels)
 

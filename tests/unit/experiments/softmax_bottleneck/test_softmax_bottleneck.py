@@ -20,6 +20,7 @@ from scored_run_artifacts import called, of_another_seed, write_point
 
 from knnlm.evidence.claims import Evidence, evaluate_claims, read_claims
 from knnlm.evidence.intervals import DocumentBootstrap
+from knnlm.evidence.metrics import share_of_gap
 from knnlm.evidence.plotting import look, save_figure
 from knnlm.evidence.tables import read_table, select, write_table
 from knnlm.experiments.softmax_bottleneck import table as softmax_bottleneck_table
@@ -29,7 +30,6 @@ from knnlm.experiments.softmax_bottleneck.convex_projection import optimum
 from knnlm.experiments.softmax_bottleneck.figure import draw
 from knnlm.experiments.softmax_bottleneck.optima import Unit, project_on_heads, read_optima
 from knnlm.experiments.softmax_bottleneck.problem import ProjectionInputs, load_problem, points_of
-from knnlm.experiments.softmax_bottleneck.projected_seed import share_of_gap
 from knnlm.experiments.softmax_bottleneck.projection import score
 from knnlm.experiments.softmax_bottleneck.table import evaluate
 from knnlm.experiments.softmax_bottleneck.walk_rows import best_of
