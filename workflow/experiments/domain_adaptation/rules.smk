@@ -38,7 +38,11 @@ rule evaluate_domain_adaptation:
                 seeds=[LM_SEED],
                 corpus=ADAPTED["corpus"],
             ),
-            {"queries": expand("<results>/queries/{model}/seed{seed}/{corpus}/{split}", **ADAPTED)},
+            {
+                "queries": expand(
+                    "<results>/queries/{model}/seed{seed}/{corpus}/{split}", **ADAPTED
+                )
+            },
         ),
         home_queries=AT_HOME["queries"],
         home_neighbors=AT_HOME["neighbors"],
