@@ -13,5 +13,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return one row a kNN-LM with its interval; the dashed line is the LM without a datastore."""
     rows = select(tables["table"], metric="perplexity_per_token", split="test")
     figure = Figure(figsize=(COLUMN_WIDTH, 1.4), layout="constrained")
-    draw_levels(figure.subplots(), rows, label="perplexity per token (test)")
+    axes = figure.subplots()
+    draw_levels(axes, rows, label="perplexity per token (test)")
+    axes.set_ylim(len(rows) - 1.5, -0.5)
     return figure
