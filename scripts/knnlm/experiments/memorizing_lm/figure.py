@@ -62,10 +62,11 @@ def _draw_changes(axes: Axes, table: pd.DataFrame) -> None:
         axes.annotate(
             f"{row['value']:+.1f} %",
             (row["value"], label),
-            xytext=(0, 4),
+            xytext=(0, 5),
             textcoords="offset points",
             color=color,
             ha="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
     axes.axvline(0, color=COLORS["lm"], linewidth=1.0, linestyle=(0, (4, 2)), zorder=0)
     axes.set_title("dashed: the LM alone", loc="right", color=COLORS["lm"])
