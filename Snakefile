@@ -7,6 +7,7 @@ configfile: "config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/inputs.smk"
+include: "workflow/rules/teachers.smk"
 include: "workflow/rules/macondo.smk"
 include: "workflow/rules/evaluations.smk"
 include: "workflow/rules/machine.smk"
