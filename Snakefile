@@ -7,6 +7,7 @@ configfile: "config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/inputs.smk"
+include: "workflow/rules/teachers.smk"
 include: "workflow/rules/macondo.smk"
 include: "workflow/rules/evaluations.smk"
 include: "workflow/rules/machine.smk"
@@ -25,6 +26,7 @@ include: "workflow/rules/datastore.smk"
 include: "workflow/rules/index.smk"
 include: "workflow/rules/search.smk"
 include: "workflow/rules/tuning.smk"
+include: "workflow/rules/train_distributions.smk"
 
 
 for experiment in EXPERIMENTS:

@@ -11,9 +11,9 @@ from retrieval_artifacts import (
 )
 
 import knnlm.retrieval.engines.inverted_file
-from knnlm.retrieval.datastore import open_datastore
+from knnlm.retrieval.datastore import open_datastore, sample_keys
 from knnlm.retrieval.engines.exact import full_distances, search_exact
-from knnlm.retrieval.engines.inverted_file import _sample, open_index, search_index
+from knnlm.retrieval.engines.inverted_file import open_index, search_index
 from knnlm.retrieval.engines.settings import ENGINES, check_index
 from knnlm.retrieval.parts import Part
 from knnlm.runtime.artifacts import ArtifactError, read_manifest
@@ -60,7 +60,7 @@ def built(store, tmp_path_factory):
 def test_an_index_is_trained_on_keys_from_everywhere():
     keys = np.arange(900, dtype=np.float16)[:, None]
 
-    first, second = (_sample(datastore_of(keys), 90, seed=seed)[:, 0] for seed in (0, 1))
+    first, second = (sample_keys(datastore_of(keys), 90, seed=seed)[:, 0] for seed in (0, 1))
 
     assert (np.diff(first) > 0).all()
     assert first[0] < 100 < 800 < first[-1]

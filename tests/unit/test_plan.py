@@ -61,7 +61,7 @@ GROWS_WITH_TOKENS = {
     "build_corpus", "train_tokenizer", "tokenize_corpus", "build_datastore_part",
     "encode_index_part", "search_part", "search_fused_part", "search_neighbors",
     "search_nested_shares", "train_mlp_replacement", "continue_language_model",
-    "train_mlp_replacement", "continue_language_model", "train_output_embeddings",
+    "train_output_embeddings",
     "find_train_distributions",
 }  # fmt: skip
 GROWS_WITH_WIDTH = {

@@ -15,13 +15,13 @@ from retrieval_artifacts import (
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import mean_distance
 from knnlm.retrieval.neighbors import load_neighbors
+from knnlm.retrieval.tuned_points import tuned_points
 from knnlm.retrieval.tuning import (
     Point,
     nll_at,
     read_tuned,
     tune,
     tune_interpolation,
-    tuned_points,
 )
 from knnlm.runtime.artifacts import ArtifactError, identity
 from knnlm.runtime.making import Target

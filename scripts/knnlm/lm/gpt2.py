@@ -233,8 +233,7 @@ class LanguageModel(nn.Module):
             plain = self.lm_head
             self.lm_head = MixtureOfSoftmaxes(config.n_embd, config.vocab_size, config.softmaxes)
             self.lm_head.weight = plain.weight
-            self._draw(self.lm_head.prior)
-            self._draw(self.lm_head.latent)
+            self.lm_head.draw()
         self.tie()
         for number in config.without_mlp:
             self.transformer.h[number].ln_2 = nn.Identity()

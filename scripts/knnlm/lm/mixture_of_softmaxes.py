@@ -19,6 +19,15 @@ class MixtureOfSoftmaxes(nn.Module):
         self.prior = nn.Linear(width, softmaxes, bias=False)
         self.latent = nn.Linear(width, softmaxes * width)
 
+    def draw(self) -> None:
+        """Draw all but W: equal priors, and states as large as what a plain head would get.
+
+        With GPT-2's deviation of 0.02 the states would be close to 0, and so would all logits.
+        """
+        nn.init.zeros_(self.prior.weight)
+        nn.init.normal_(self.latent.weight, std=self.latent.in_features**-0.5)
+        nn.init.zeros_(self.latent.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return log p (..., V) of hidden states (..., d): logits that are normed already."""
         states = torch.tanh(self.latent(x)).unflatten(-1, (-1, x.shape[-1]))  # (..., M, d)

@@ -8,8 +8,7 @@ A missing neighbor has distance +inf and weighs nothing. A query with no neighbo
 p_kNN: its log-probability is NaN, and the mixture falls back to the LM alone (lmbda = 0).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -103,21 +102,6 @@ def mix_log_probs(
         knn_part = np.log(weights) + knn_log_probs
     mixed = np.logaddexp(np.log1p(-weights) + lm_log_probs, knn_part)
     return np.where(lm_alone, lm_log_probs, mixed)
-
-
-def best_lmbda(
-    lm: NDArray[np.float64], other: NDArray[np.float64], lmbdas: Mapping[str, Any]
-) -> float:
-    """Return the weight on `other` with the least nll; of equal ones, the smallest.
-
-    Args:
-        lm: (n_queries,), log-probabilities of the targets of validation.
-        other: (n_queries,), the same of what is mixed with the LM.
-        lmbdas: `low`, `high` and `count` of the grid.
-    """
-    grid = np.linspace(lmbdas["low"], lmbdas["high"], lmbdas["count"])
-    nll = [-mix_log_probs(lm, other, lmbda).mean() for lmbda in grid]
-    return float(grid[int(np.argmin(nll))])
 
 
 def sweep(

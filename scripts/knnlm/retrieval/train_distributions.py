@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from knnlm.lm.objectives import DTYPES, KIND, POSITIONS
-from knnlm.lm.scoring import join_blocks
 from knnlm.lm.windows import ShuffledWindows
 from knnlm.retrieval.datastore import Datastore, open_datastore, verify_rows
 from knnlm.retrieval.distribution import knn_distribution
@@ -24,6 +23,7 @@ from knnlm.retrieval.interpolation import knn_log_probs
 from knnlm.retrieval.neighbors import blocks_of
 from knnlm.retrieval.tuning import Point, read_tuned
 from knnlm.runtime.artifacts import ArtifactError, atomic_path, identity, save_array
+from knnlm.runtime.blocks import join_blocks
 from knnlm.runtime.making import Target, each_missing, making
 
 KEPT = 32  # tokens of each distribution

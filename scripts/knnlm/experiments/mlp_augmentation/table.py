@@ -25,7 +25,8 @@ from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.scored_run import ScoredRun, table_of
 from knnlm.experiments.shared.scored_split import KNN_LM, Retrieved, ScoredSplit
 from knnlm.lm.scoring import load_queries
-from knnlm.retrieval.interpolation import best_lmbda, mix_log_probs
+from knnlm.retrieval.interpolation import mix_log_probs
+from knnlm.retrieval.mixture_weight import best_lmbda
 from knnlm.retrieval.mlp_replacement import replacement_log_probs
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
 from knnlm.runtime.logs import LOGGER

@@ -31,6 +31,7 @@ from knnlm.experiments.shared.scored_run import ScoredRun
 from knnlm.experiments.shared.scored_split import KNN_LM, ScoredSplit
 from knnlm.lm.model import load_model
 from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
+from knnlm.retrieval.mixture_weight import best_lmbda
 from knnlm.retrieval.tuning import axes_of
 from knnlm.runtime.places import Places
 
@@ -49,14 +50,14 @@ class TrainedLMs:
         scored: what each scored, by method and split; the control is among them.
         control_knn: nll on test of the kNN-LM of the control.
         costs: of each as a second LM, by method.
-        lmbdas: weights that are tried.
+        grid: of the baseline, with the weights that are tried.
     """
 
     subject: Subject
     scored: Mapping[str, Mapping[str, ScoredSplit]]
     control_knn: Nll
     costs: Mapping[str, Cost]
-    lmbdas: NDArray[np.float64]
+    grid: Mapping[str, Any]
 
     @classmethod
     def of(
@@ -82,7 +83,7 @@ class TrainedLMs:
             size = sum(one.numel() * one.element_size() for one in network.parameters())
             costs[method] = Cost(flops_of_model(network).query, float(size))
         knn = run.retrieved(scored[CONTROL][TEST], datastore=settings["control"])
-        return cls(subject, scored, knn.nll, costs, axes_of(run.baseline["grid"])[1])
+        return cls(subject, scored, knn.nll, costs, run.baseline["grid"])
 
     def components(self) -> list[Component]:
         """Return each as a distribution in the place of kNN's."""
@@ -115,14 +116,11 @@ class TrainedLMs:
         knn = {split: self._knn_log_probs(split) for split in SPLITS}
         test, rows, nlls = self.subject.scored[TEST], list[Row](), dict[str, Nll]()
         for method, scored in self.scored.items():
-            tried = [
-                -mix_log_probs(-scored[VALIDATION].nll, knn[VALIDATION], lmbda).mean()
-                for lmbda in self.lmbdas
-            ]
-            lmbda = float(self.lmbdas[int(np.argmin(tried))])
+            lmbda = best_lmbda(-scored[VALIDATION].nll, knn[VALIDATION], self.grid["lmbdas"])
             nlls[method] = -mix_log_probs(-scored[TEST].nll, knn[TEST], lmbda)
             tuned = {"split": VALIDATION, "metric": "lmbda", "value": lmbda, "unit": "tuned"}
-            rows.append(test.row_names(method, WITH_KNN) | tuned | {"n": len(tried)})
+            n = len(scored[VALIDATION].places)
+            rows.append(test.row_names(method, WITH_KNN) | tuned | {"n": n})
             against = {"lm": test.nll, KNN_LM: self.subject.retrieved[TEST].nll}
             against |= {} if method == CONTROL else {"control": nlls[CONTROL]}
             rows += test.rows(method, WITH_KNN, nlls[method], against=against)
@@ -133,7 +131,7 @@ class TrainedLMs:
         lm = {split: self.subject.scored[split].nll for split in SPLITS}
         mixed = {}
         for one in self.components():
-            chosen = best_mixture(one, VALIDATION, lm[VALIDATION], self.lmbdas)
+            chosen = best_mixture(one, VALIDATION, lm[VALIDATION], axes_of(self.grid)[1])
             mixed[one.method] = mixed_nll(one, TEST, lm[TEST], chosen)
         test = self.subject.scored[TEST]
         return [

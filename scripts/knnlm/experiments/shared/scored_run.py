@@ -22,7 +22,8 @@ from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.scored_split import Retrieved, ScoredSplit
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.sampling import evenly_spaced
-from knnlm.retrieval.tuning import Tuned, tuned_points
+from knnlm.retrieval.tuned_points import tuned_points
+from knnlm.retrieval.tuning import Tuned
 from knnlm.runtime.places import Places, places
 
 

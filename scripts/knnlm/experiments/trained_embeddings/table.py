@@ -21,7 +21,8 @@ from knnlm.experiments.shared.scored_run import ScoredRun, table_of
 from knnlm.experiments.shared.scored_split import KNN_LM, ScoredSplit
 from knnlm.experiments.trained_embeddings.sizes import FIRST, Size
 from knnlm.experiments.trained_embeddings.stored_embeddings import KIND, load_embeddings
-from knnlm.retrieval.interpolation import best_lmbda, knn_log_probs, mix_log_probs
+from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
+from knnlm.retrieval.mixture_weight import best_lmbda
 from knnlm.retrieval.output_embeddings import embeddings_log_probs
 from knnlm.runtime.artifacts import identity
 from knnlm.runtime.logs import LOGGER

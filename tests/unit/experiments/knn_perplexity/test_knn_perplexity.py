@@ -29,7 +29,7 @@ from knnlm.experiments.knn_perplexity.table import ScoredSeed, evaluate
 from knnlm.experiments.shared.scored_run import ScoredRun
 from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
-from knnlm.retrieval.tuning import tuned_points
+from knnlm.retrieval.tuned_points import tuned_points
 from knnlm.runtime.artifacts import ArtifactError, write_manifest
 
 

@@ -31,7 +31,8 @@ from knnlm.experiments.mlp_augmentation.table import evaluate
 from knnlm.experiments.shared.cost import storage_of
 from knnlm.lm.model import create_model
 from knnlm.lm.scoring import load_queries
-from knnlm.retrieval.interpolation import best_lmbda, mix_log_probs
+from knnlm.retrieval.interpolation import mix_log_probs
+from knnlm.retrieval.mixture_weight import best_lmbda
 from knnlm.retrieval.mlp_replacement import HEADS, replacement_log_probs
 from knnlm.retrieval.neighbors import load_neighbors
 from knnlm.retrieval.tuning import Point, nll_at
