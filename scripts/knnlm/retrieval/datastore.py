@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from knnlm.retrieval.parts import Part
 from knnlm.retrieval.sampling import Entries, entries_of, group_by_range
 from knnlm.runtime.artifacts import (
-from knnlm.runtime.seeds import numpy_generator
     ArtifactError,
     load_array,
     read_manifest,
     rebuild_hint,
     verify_checksums,
 )
+from knnlm.runtime.seeds import numpy_generator
 
 KEYS = "datastore_keys.npy"
 VALUES = "datastore_values.npy"
