@@ -15,11 +15,15 @@ if __name__ == "__main__":
     begin(log=snakemake.log[0], threads=snakemake.params.threads)
     share(snakemake.resources)
     inputs = snakemake.input
-    others = {name: inputs.get(name) for name in ("trunk", "start", "teacher", "distributions")}
+    trunk, start = inputs.get("trunk"), inputs.get("start")
+    teacher, distributions = inputs.get("teacher"), inputs.get("distributions")
     train_language_model(
         Target.of(snakemake),
         tokens=Path(inputs.tokens),
         tokenizer=Path(inputs.tokenizer),
         model=snakemake.params.model,
-        **{name: Path(path) if path else None for name, path in others.items()},
+        trunk=Path(trunk) if trunk else None,
+        start=Path(start) if start else None,
+        teacher=Path(teacher) if teacher else None,
+        distributions=Path(distributions) if distributions else None,
     )
