@@ -39,8 +39,9 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     for axes, (choice, title) in zip(others, CHOICES.items(), strict=True):
         _draw_changes(axes, changes[changes["choice"] == choice])
         axes.set_title(title, loc="left")
-    others[0].set_ylabel("change against real mask and score, %")
-    others[0].legend(frameon=False, fontsize=6, loc="upper left")
+    others[0].set_ylabel("change against both real, %")
+    named = others[0].get_legend_handles_labels()
+    figure.legend(*named, frameon=False, fontsize=6.5, loc="outside lower right", ncols=3)
     for axes in (first, *others):
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel("share of the datastore")

@@ -13,7 +13,7 @@ from torch import Tensor
 from knnlm.retrieval.datastore import Datastore
 from knnlm.retrieval.engines.exact import check_search
 
-QUERIES_AT_A_TIME = 128  # on the CPU, so that their distances to a slice stay small
+TILE, GPU_TILE = (64, 1 << 14), (4096, 1 << 17)  # queries and keys that are compared at a time
 SMALLEST = 1e-20  # what their code clamps distances to; it is 0 in fp16
 ID_BITS = 40  # of a number that orders by distance, then by id
 
@@ -24,7 +24,7 @@ def search_half(
     *,
     k: int,
     device: str = "cpu",
-    slice_rows: int = 1 << 17,
+    slice_rows: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the ids and squared distances of the k nearest entries, by distances in fp16.
 
@@ -33,23 +33,25 @@ def search_half(
         datastore: what is searched, its `rows` alone.
         k: number of neighbors, at most the number of rows.
         device: of torch.
-        slice_rows: keys compared at a time; no bit of the result depends on it.
+        slice_rows: keys compared at a time, as many as a tile has if None; no bit of the result
+            depends on it.
 
     Returns:
         ids (n_queries, k) and distances (n_queries, k), ascending, equal ones by ascending id;
         +inf where the terms of a distance are beyond the largest half, 65,504.
     """
     queries = check_search(queries, datastore, k=k)
-    blocks = torch.from_numpy(queries).half().to(device).split(QUERIES_AT_A_TIME)
+    n_queries, n_keys = TILE if device == "cpu" else GPU_TILE
+    blocks = torch.from_numpy(queries).half().to(device).split(n_queries)
     best = [torch.empty(len(block), 0, dtype=torch.int64, device=device) for block in blocks]
-    for start, stored in datastore.stored_slices(slice_rows):
+    for start, stored in datastore.stored_slices(slice_rows or n_keys):
         keys = torch.from_numpy(np.array(stored)).half().to(device)
         ids = torch.arange(start, start + len(keys), device=device)
         norms = keys.float().square().sum(1).half()
         for number, block in enumerate(blocks):
             bits = half_distances(block, keys, norms).view(torch.int16).long()
             packed = torch.cat([best[number], bits << ID_BITS | ids], dim=1)
-            best[number] = packed.topk(min(k, packed.shape[1]), largest=False).values
+            best[number] = packed.topk(min(k, packed.shape[1]), largest=False).values.clone()
     packed = torch.cat(best).cpu()
     distances = (packed >> ID_BITS).to(torch.int16).view(torch.float16).float()
     return (packed & ((1 << ID_BITS) - 1)).numpy(), distances.numpy()
