@@ -6,6 +6,7 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/corpora.smk"
 include: "workflow/rules/inputs.smk"
 include: "workflow/rules/teachers.smk"
 include: "workflow/rules/macondo.smk"

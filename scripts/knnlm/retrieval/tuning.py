@@ -72,14 +72,7 @@ class Tuning:
     @property
     def point(self) -> Point:
         """The settings of the least nll."""
-        return self._at(*self.best)
-
-    @property
-    def point_at_largest_k(self) -> Point:
-        """The settings of the least nll with as many neighbors as the grid has at most."""
-        return self._at(*self.best_at_each_k[int(np.argmax(self.ks))])
-
-    def _at(self, k: int, temperature: int, lmbda: int) -> Point:
+        k, temperature, lmbda = self.best
         return Point(
             k=int(self.ks[k]),
             temperature=float(self.temperatures[temperature] * self.distance),

@@ -162,12 +162,13 @@ def tokens_needed(settings: Settings, corpus: str, tokenizer: str) -> dict[str, 
         if store["model"] in models and store["corpus"] == corpus
     }
     k, shares = settings["search"]["k"], settings["shares"]
+    searched = {settings[name].get("datastore") for name in settings["experiments"]}
     entries = {
         f"search.k in datastores.{name}": 1 + math.ceil(k / store["share"])
         for name, store in stores.items()
     } | {
         f"search.k in shares.{name}": 1 + math.ceil(k / shares[name][0])
-        for name in stores.keys() & shares
+        for name in stores.keys() & shares.keys() & searched
     }
     validated = {
         f"models.{name}.training.validation_tokens": model["training"]["validation_tokens"] or 0

@@ -14,6 +14,7 @@ import pandas as pd
 
 from knnlm.evidence.scored_text import Row
 from knnlm.experiments.shared.job import Inputs
+from knnlm.experiments.shared.largest_k import points_of
 from knnlm.experiments.shared.scored_run import ScoredRun, table_of
 from knnlm.experiments.shared.scored_split import KNN_LM, ScoredSplit
 from knnlm.retrieval.neighbors import Neighbors
@@ -60,8 +61,7 @@ def _rows_of_seed(run: ScoredRun, seed: int, *, index: str) -> list[Row]:
         near = found["validation"][name]
         arrays = (near.distances, near.values, validation.targets, -validation.nll)
         tuning = tune(*arrays, grid=run.baseline["grid"])
-        points = {"largest_k": tuning.point_at_largest_k, "tuned": tuning.point}
-        for way, point in points.items():
+        for way, point in points_of(tuning).items():
             nlls[name, way] = test.knn_nll(found["test"][name], point)
             against = {"lm": test.nll}
             against |= {by: nlls[by, way] for by in (CODES, FULL) if (by, way) in nlls}

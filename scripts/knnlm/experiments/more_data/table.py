@@ -17,6 +17,7 @@ from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import tidy
 from knnlm.experiments.more_data.sizes import Size, crossing_rows, tuned_rows
 from knnlm.experiments.shared.job import Inputs
+from knnlm.experiments.shared.largest_k import points_of
 from knnlm.experiments.shared.scored_run import ScoredRun
 from knnlm.experiments.shared.scored_split import KNN_LM, ScoredSplit
 from knnlm.plan.sizes import ModelSize
@@ -91,8 +92,7 @@ def _sizes(
         scored = {split: (splits[split], found[split]) for split in splits}
         arrays = (found["validation"].distances, found["validation"].values)
         tuning = tune(*arrays, validation.targets, -validation.nll, grid=grid)
-        points = {"tuned": tuning.point, "largest_k": tuning.point_at_largest_k}
-        for name, point in points.items():
+        for name, point in points_of(tuning).items():
             size = Size.of(
                 share, loaded["test"].n_entries(share), point, lmbdas=tuning.lmbdas, **scored
             )
