@@ -4,21 +4,24 @@ from knnlm.plan.needs import FP32, Need, Settings, Wildcards
 from knnlm.plan.sizes import entries, model_size, neighbors, queries
 
 FP64 = 8
-HARD = 0.02  # share of the vocabulary that takes steps or a program: 17 % and 1 % at scale cpu
+STEPPED = 0.02  # share of the vocabulary that takes most of the steps: 17 % begin, at scale cpu
+SOLVED = 0.002  # share that takes a program
 PROGRAM = 1e10  # FLOPs in the time of a program: 0.13 s at 2,048 tokens and width 64
-SMALL_PROGRAM = 2048 * 64  # numbers of the head at which that was measured
-TILE = 600e6  # bytes of tiles in float64
+SMALL_HEAD = 2048 * 64  # numbers of the head at which that was measured
+TILES = 600e6  # bytes in float64
 
 
 def for_certify_output_vectors(config: Settings, wildcards: Wildcards) -> Need:
-    """Compare every output vector with every direction, and solve programs for those left."""
+    """Compare every output vector with every direction, and solve programs for those left.
+
+    On the CPU: a GPU would wait for the programs.
+    """
     size = model_size(config, config["datastores"][config["baseline"]["datastore"]]["model"])
     head, steps = size.vocabulary * size.width, config["ruled_out"]["stolen_probabilities"]["steps"]
-    directions = 2 * size.vocabulary * head * (1 + HARD * steps)
-    programs = HARD * size.vocabulary * PROGRAM * max(1.0, head / SMALL_PROGRAM)
-    seeds = len(config["lm_seeds"])
-    memory = FP32 * size.parameters + 8 * FP64 * head + TILE
-    return Need(gpu=True, memory=memory, gpu_memory=memory, flops=seeds * (directions + programs))
+    directions = 2 * size.vocabulary * head * (1 + STEPPED * steps)
+    programs = SOLVED * size.vocabulary * PROGRAM * max(1.0, head / SMALL_HEAD)
+    memory = FP32 * size.parameters + 8 * FP64 * head + TILES
+    return Need(memory=memory, flops=len(config["lm_seeds"]) * (directions + programs))
 
 
 def for_score_alternatives(config: Settings, wildcards: Wildcards) -> Need:
@@ -36,9 +39,9 @@ def for_score_alternatives(config: Settings, wildcards: Wildcards) -> Need:
         gpu=True,
         memory=2 * FP32 * min(own["train_keys"], count) * size.width
         + 2 * neighbors(config, base)
-        + TILE
+        + TILES
         + FP64 * size.vocabulary * size.width,
-        gpu_memory=TILE + FP64 * size.width * (max(own["clusters"]) + size.vocabulary),
+        gpu_memory=TILES + FP64 * size.width * (max(own["clusters"]) + size.vocabulary),
         disk=4 * count * len(own["clusters"]),
         flops=len(config["lm_seeds"]) * (clustering + exponentials + logits),
     )
