@@ -3,6 +3,7 @@
 A figure is drawn from tables alone, so that a new look costs no computation.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,13 +99,14 @@ def label_right(axes: Axes, labels: Sequence[Label], *, gap: float = 0.075) -> N
     """Write labels right of the axes, each at its height, moved apart where they would touch.
 
     Args:
-        axes: with its final limits on the y axis, linear.
+        axes: with its final limits on the y axis, linear or logarithmic.
         labels: at least one.
         gap: least distance of two labels, as a share of the axes' height.
     """
-    low, high = axes.get_ylim()
+    scaled = math.log if axes.get_yscale() == "log" else float
+    low, high = map(scaled, axes.get_ylim())
     ordered = sorted(labels, key=lambda label: label.height)
-    shares = [(label.height - low) / (high - low) for label in ordered]
+    shares = [(scaled(label.height) - low) / (high - low) for label in ordered]
     for label, share in zip(ordered, moved_apart(shares, gap), strict=True):
         axes.text(1.03, share, label.text, color=label.color, va="center", transform=axes.transAxes)
 

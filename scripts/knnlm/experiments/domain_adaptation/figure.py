@@ -5,13 +5,15 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from knnlm.evidence.plotting import COLORS, FULL_WIDTH, LABELS, OTHERS, Label, label_right
 from knnlm.evidence.tables import select
 
 HEIGHT, BAND = 2.5, 0.15  # inches; opacity
 DOMAINS = ("in domain", "out of domain")
-FAR = 1.6  # times the LM's perplexity: where a curve leaves its panel
+FAR = 3.0  # times the lowest level: levels beyond it ask for a logarithmic axis
+ROOM = 0.08  # of the axis, below the lowest level and above the LM
 LEVELS = {
     "in_domain_lm": ("LM trained there", OTHERS[0]),
     "fine_tuned": ("LM fine-tuned", OTHERS[2]),
@@ -21,6 +23,7 @@ LEVELS = {
 def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return a panel a domain, each with an axis of its own, as in the paper's Figure 5.
 
+    The axis is logarithmic where the LM is far above the rest.
     The curve begins at the LM itself, lmbda 0; a dot marks the best lmbda, a bar its interval over
     documents, and bands are intervals of the level. Dashed lines are the LM, and out of domain the
     LM that was trained there and the one that was fine-tuned for as many FLOPs.
@@ -54,10 +57,24 @@ def _draw_domain(axes: Axes, domain: str, grid: pd.DataFrame, best: pd.DataFrame
     least = curve["value"].min()
     axes.hlines(least, row["ci_low"], row["ci_high"], color=color, linewidth=2.4)
     axes.plot(row["value"], least, "o", color=color, markersize=4)
-    lowest = min(least, *(height for height, _ in levels.values()))
-    axes.set_ylim(lowest - 0.12 * (FAR * lm - lowest), FAR * lm)
+    ends = curve[["value", "ci_low", "ci_high"]]
+    high = ends[curve["lmbda"] == 0].max(axis=None)
+    _set_limits(axes, min(ends.min(axis=None), *(height for height, _ in levels.values())), high)
     axes.set_xlim(0, 1)
     axes.set_xlabel(r"$\lambda$, weight on kNN")
     axes.set_title(f"{domain}: {row['corpus']}")
     labels = [Label(height, text, of_it) for text, (height, of_it) in levels.items()]
     label_right(axes, [*labels, Label(least, LABELS["knn_lm"], color)])
+
+
+def _set_limits(axes: Axes, low: float, high: float) -> None:
+    """Show the levels from low to high, on a logarithmic axis if they are far apart."""
+    if high > FAR * low:
+        room = (high / low) ** ROOM
+        axes.set_yscale("log", subs=[])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.set_ylim(low / room, high * room)
+    else:
+        room = ROOM * (high - low)
+        axes.set_ylim(low - room, high + room)
