@@ -436,12 +436,11 @@ def test_shares_and_parts_that_cannot_be_are_refused(changed, message):
 
 
 def test_a_share_with_fewer_entries_than_k_is_refused_before_any_job():
-    settings = settings_of(shares={"base": [0.001, 1.0]})
+    settings = settings_of(shares={"part": [0.001, 1.0]})
 
-    with pytest.raises(
-        SettingsError, match=r"search.k in shares.base: expected at most .*1,024,001"
-    ):
+    with pytest.raises(SettingsError, match=r"search.k in shares.part: expected .*1,024,001"):
         require_bytes(settings)
+    require_bytes(settings | {"experiments": ["knn_perplexity"]})
 
 
 def test_a_part_is_of_the_subject_unless_it_says_more():

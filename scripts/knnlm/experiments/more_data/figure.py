@@ -38,11 +38,11 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     left.set_ylim(min(heights) - margin, max(heights) + margin)
     left.set_ylabel("perplexity per word (test)")
     label_right(left, labels, gap=0.12)
+    weights = []
     for name, (text, style) in WEIGHTS.items():
         curve = _curve(right, table, "lmbda", name, style)
-        place = (curve["share"].iloc[-1], curve["value"].iloc[-1])
-        offset = {"xytext": (4, 0), "textcoords": "offset points"}
-        right.annotate(text, place, color=COLORS["knn_lm"], va="center", **offset)
+        weights.append(Label(curve["value"].iloc[-1], text, COLORS["knn_lm"]))
+    label_right(right, weights)
     right.set_ylabel(r"best $\lambda$, weight on kNN (validation)")
     for axes in (left, right):
         axes.set_xlim(left=0)
