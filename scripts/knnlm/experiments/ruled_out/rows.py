@@ -22,7 +22,8 @@ from knnlm.experiments.ruled_out.component import (
 from knnlm.experiments.ruled_out.subject import Subject
 from knnlm.experiments.shared.cost import ADDED
 from knnlm.experiments.shared.scored_split import KNN_LM
-from knnlm.retrieval.tuning import axes_of, nll_at, tune
+from knnlm.retrieval.interpolation import knn_probs
+from knnlm.retrieval.tuning import axes_of
 
 TUNED, TUNED_ON_TEST = "tuned", "tuned on test"  # the latter as in the paper: on what is reported
 WAYS = {TUNED: VALIDATION, TUNED_ON_TEST: TEST}  # the split on which weight and option are chosen
@@ -51,11 +52,20 @@ class Compared:
             grid: of `baseline`.
         """
         retrieved, scored = subject.retrieved[TEST], subject.scored[TEST]
-        found = retrieved.found
-        arrays = (found.distances, found.values, scored.targets, -scored.nll)
-        on_test = tune(*arrays, grid={**grid, "k": [retrieved.tuned.k]}).point
-        knn = {TUNED: retrieved.nll, TUNED_ON_TEST: nll_at(on_test, *arrays)}
-        return cls(subject, knn, axes_of(grid)[1])
+        (relative, lmbdas), tuned = axes_of(grid), retrieved.tuned
+        distances, values = (
+            a[:, : tuned.k] for a in (retrieved.found.distances, retrieved.found.values)
+        )
+        temperatures = relative * tuned.mean_squared_distance  # those that validation chose among
+        matches = values == scored.targets[:, None]
+        with np.errstate(divide="ignore"):
+            log_probs = np.log(knn_probs(distances, matches, temperatures=temperatures))
+        knn = Component(
+            KNN_LM, "", "temperature", temperatures, {TEST: log_probs}, subject.knn_cost()
+        )
+        best = best_mixture(knn, TEST, scored.nll, lmbdas)
+        on_test = mixed_nll(knn, TEST, scored.nll, best)
+        return cls(subject, {TUNED: retrieved.nll, TUNED_ON_TEST: on_test}, lmbdas)
 
     def baseline_rows(self) -> list[Row]:
         """Return the rows of LM and kNN-LM, and what kNN costs."""

@@ -30,7 +30,7 @@ from knnlm.runtime.seeds import derive_seed
 
 METHOD = "stolen_probabilities"
 CERTIFICATES = "hull_certificates"
-AT_A_TIME = 32  # vectors that one file of programs has
+AT_A_TIME = 8  # vectors that one file of programs has
 WORDS = {
     How.DIRECTION: "outside_by_direction",
     How.STEPS: "outside_by_steps",
