@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from knnlm.experiments.approximate_search.half_precision import search_half
 from knnlm.experiments.shared.masks import APPROXIMATE, HALF, REAL, WHOLE, file_of
 from knnlm.lm.scoring import Queries, load_queries
-from knnlm.retrieval.datastore import Datastore, open_datastore
+from knnlm.retrieval.datastore import Datastore, open_datastore, sample_keys
 from knnlm.retrieval.encoder import available_device
 from knnlm.retrieval.engines.exact import full_distances
-from knnlm.retrieval.engines.inverted_file import index_of, sample_keys, search_index
+from knnlm.retrieval.engines.inverted_file import index_of, search_index
 from knnlm.retrieval.engines.nearest import NO_LEVEL
 from knnlm.retrieval.engines.nested import search_nested
 from knnlm.retrieval.engines.settings import check_index

@@ -19,12 +19,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from knnlm.retrieval.datastore import Datastore, open_datastore, shard_name
+from knnlm.retrieval.datastore import Datastore, open_datastore, sample_keys, shard_name
 from knnlm.retrieval.engines.exact import check_norms, check_products, check_search
 from knnlm.retrieval.engines.nearest import no_neighbors, sort_neighbors
 from knnlm.retrieval.engines.settings import CODE_BITS, TRAINED, check_index
 from knnlm.retrieval.parts import Part
-from knnlm.retrieval.sampling import group_by_range
 from knnlm.runtime.artifacts import (
     ArtifactError,
     atomic_path,
@@ -37,7 +36,7 @@ from knnlm.runtime.artifacts import (
 )
 from knnlm.runtime.logs import LOGGER, Progress
 from knnlm.runtime.making import Target, making
-from knnlm.runtime.seeds import derive_seed, numpy_generator
+from knnlm.runtime.seeds import derive_seed
 from knnlm.runtime.signals import stop_if_asked
 
 CENTROIDS = "centroids.faiss"  # waits in the partial folder: clustering takes longest
@@ -200,29 +199,6 @@ def index_of(
 ) -> faiss.IndexIVF:
     """Return an index trained on a sample of keys, empty; settings as for `train_index`."""
     return _trained(sample, _centroids(sample, settings, seed=seed), settings, seed=seed)
-
-
-def sample_keys(
-    datastore: Datastore, n_keys: int, *, seed: int, among: NDArray[np.int64] | None = None
-) -> NDArray[np.float32]:
-    """Return some keys, drawn without replacement, in the order of the datastore.
-
-    Args:
-        datastore: whose keys they are.
-        n_keys: how many; all if there are fewer.
-        seed: of the sample.
-        among: ids of the entries that may be drawn, ascending; None is all.
-    """
-    generator = numpy_generator(seed, "index", "train_keys")
-    n_entries = datastore.n_entries if among is None else len(among)
-    n_keys = min(n_keys, n_entries)
-    ids = np.sort(generator.choice(n_entries, n_keys, replace=False))
-    ids = ids if among is None else among[ids]
-    keys = np.empty((n_keys, datastore.dim), dtype=np.float32)
-    for number, places in group_by_range(ids, datastore.rows_per_shard):
-        shard = datastore.shards[number]
-        keys[places] = shard.datastore_keys[ids[places] - shard.first_id]
-    return keys
 
 
 def open_index(
