@@ -36,6 +36,12 @@ def check(settings: Mapping[str, Any]) -> None:
             f"{KEY}.shares: expected a whole datastore to take shares of, got the baseline's "
             f"{name!r} at a share of {store['share']}"
         )
+    if store["queries"] and store["queries"] != block["queries"]:
+        raise SettingsError(
+            f"{KEY}.queries: expected {store['queries']}, the queries that are searched in the "
+            f"datastore {name!r}, got {block['queries']}; set both to the same number, or "
+            f"datastores.{name}.queries to null"
+        )
     _entries(settings, store["corpus"], block["shares"][0])
 
 

@@ -124,6 +124,11 @@ def test_bad_settings_stop_before_any_job(case):
         settings_of(approximate_search=changes)
 
 
+def test_other_queries_than_those_of_the_datastore_are_refused():
+    with pytest.raises(SettingsError, match=r"approximate_search\.queries: expected 500, .* 4000"):
+        settings_of(datastores={"base": {"queries": 500}})
+
+
 def test_shares_of_a_share_are_refused():
     with pytest.raises(SettingsError, match=r"expected a whole datastore .* at a share of 0\.5"):
         settings_of(datastores={"base": {"share": 0.5}})
