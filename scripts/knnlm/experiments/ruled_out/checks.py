@@ -56,7 +56,7 @@ def check(settings: Mapping[str, Any]) -> None:
 
 
 def _trained(settings: Mapping[str, Any], trained: Mapping[str, Any], store: str) -> None:
-    """Check that LMs are trained on as many tokens, and learn from the baseline's LM and keys."""
+    """Check that LMs are trained on as many tokens, and learn from their control and its keys."""
     models, stores = settings["models"], settings["datastores"]
     base = stores[store]["model"]
     names = [trained["control"], *trained["lms"].values()]
@@ -78,23 +78,24 @@ def _trained(settings: Mapping[str, Any], trained: Mapping[str, Any], store: str
                 f"models.{name}.training.tokens: expected those of the control "
                 f"{trained['control']!r}, {tokens[1]:,}, got {tokens[0]:,}; they are compared"
             )
-        _learns_from(settings, name, base)
+        _learns_from(settings, name, trained["control"])
 
 
-def _learns_from(settings: Mapping[str, Any], name: str, base: str) -> None:
+def _learns_from(settings: Mapping[str, Any], name: str, control: str) -> None:
     """Check that a model learns from the LM whose keys its datastore holds, all of them."""
     key = f"models.{name}.training.objective"
     objective = settings["models"][name]["training"].get("objective")
     if objective is None:
         return
-    if objective["teacher"] != base:
+    if objective["teacher"] != control:
         raise SettingsError(
-            f"{key}.teacher: expected {base!r}, the baseline's LM, got {objective['teacher']!r}"
+            f"{key}.teacher: expected {control!r}, the control, which has read as many tokens, got "
+            f"{objective['teacher']!r}"
         )
     if objective["datastore"] is None:
         if objective["name"] == "interpolated_loss":
             raise SettingsError(
-                f"{key}.datastore: expected a datastore of {base!r}, whose p_kNN the loss mixes "
+                f"{key}.datastore: expected a datastore of {control!r}, whose p_kNN the loss mixes "
                 "in, got null"
             )
         return
