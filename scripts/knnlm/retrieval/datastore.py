@@ -262,26 +262,3 @@ def verify_rows(datastore: Datastore) -> None:
 def shard_name(number: int) -> str:
     """Return the folder of a shard, also within the parts that are not joined yet."""
     return f"shard-{number:05d}"
-
-
-def sample_keys(
-    datastore: Datastore, n_keys: int, *, seed: int, among: NDArray[np.int64] | None = None
-) -> NDArray[np.float32]:
-    """Return some keys, drawn without replacement, in the order of the datastore.
-
-    Args:
-        datastore: whose keys they are.
-        n_keys: how many; all if there are fewer.
-        seed: of the sample.
-        among: ids of the entries that may be drawn, ascending; None is all.
-    """
-    generator = numpy_generator(seed, "index", "train_keys")
-    n_entries = datastore.n_entries if among is None else len(among)
-    n_keys = min(n_keys, n_entries)
-    ids = np.sort(generator.choice(n_entries, n_keys, replace=False))
-    ids = ids if among is None else among[ids]
-    keys = np.empty((n_keys, datastore.dim), dtype=np.float32)
-    for number, places in group_by_range(ids, datastore.rows_per_shard):
-        shard = datastore.shards[number]
-        keys[places] = shard.datastore_keys[ids[places] - shard.first_id]
-    return keys
