@@ -31,7 +31,8 @@ def check(settings: Mapping[str, Any]) -> None:
     if store["corpus"] == models[base]["corpus"]:
         raise SettingsError(
             f"datastores.{own['datastore']}.corpus: expected another corpus than {base!r} is "
-            f"trained on, got {store['corpus']!r} again; there is nothing to adapt to"
+            f"trained on, got {store['corpus']!r} again; name another one, or leave {KEY} out of "
+            "`experiments`"
         )
     for key, name in [("trained_there", own["trained_there"])] + [
         ("fine_tuned", name) for name in own["fine_tuned"]

@@ -24,5 +24,6 @@ def check(settings: Mapping[str, Any]) -> None:
     if store["corpus"] == settings["corpus"]:
         raise SettingsError(
             f"datastores.{name}.corpus: expected another corpus than the subject, got "
-            f"{store['corpus']!r} again; knn_perplexity has that one"
+            f"{store['corpus']!r} again; name another one there and in models.{store['model']}, "
+            "or leave second_domain out of `experiments`"
         )
