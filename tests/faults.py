@@ -57,7 +57,9 @@ STEPS = {
         "base/seed0/fused/gazetteer/test/part0",
         NEAREST_NAME,
     ),
-    "find_train_distributions": Step("train_distributions/base/seed0", "base/seed0", "block-*.npz"),
+    "find_train_distributions": Step(
+        "train_distributions/short/seed0", "short/seed0", "block-*.npz"
+    ),
     "search_neighbors": Step(
         "neighbors/base/seed0/exact/gazetteer/test",
         "base/seed0/exact/gazetteer/test",

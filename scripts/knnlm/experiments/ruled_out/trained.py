@@ -3,8 +3,9 @@
 Xu et al. (2023), appendices: if kNN helped because one softmax has too low a rank, because its
 labels are soft, or because the LM is not trained for the mixture, then an LM with more softmaxes,
 one that learns from the LM's or the kNN-LM's distributions, or one that is trained for the mixture
-should be as good. Each is compared with a control that is trained as usual on as many tokens, and
-with the kNN-LM of that control; and it is mixed with the LM in the place of kNN, or kNN with it.
+should be as good. The control is trained as usual on as many tokens, and teaches: it is their LM,
+and its kNN-LM their kNN-LM. Each is compared with both, alone and mixed with the control's kNN; and
+it is mixed with the LM of the run in the place of kNN.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from knnlm.experiments.ruled_out.component import (
 from knnlm.experiments.ruled_out.subject import Subject
 from knnlm.experiments.shared.cost import flops_of_model
 from knnlm.experiments.shared.scored_run import ScoredRun
-from knnlm.experiments.shared.scored_split import KNN_LM, ScoredSplit
+from knnlm.experiments.shared.scored_split import KNN_LM, Retrieved, ScoredSplit
 from knnlm.lm.model import load_model
 from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
 from knnlm.retrieval.mixture_weight import best_lmbda
@@ -48,14 +49,14 @@ class TrainedLMs:
     Attributes:
         subject: the LM that learned longer, and its kNN-LM.
         scored: what each scored, by method and split; the control is among them.
-        control_knn: nll on test of the kNN-LM of the control.
+        retrieved: the kNN-LM of the control, by split.
         costs: of each as a second LM, by method.
         grid: of the baseline, with the weights that are tried.
     """
 
     subject: Subject
     scored: Mapping[str, Mapping[str, ScoredSplit]]
-    control_knn: Nll
+    retrieved: Mapping[str, Retrieved]
     costs: Mapping[str, Cost]
     grid: Mapping[str, Any]
 
@@ -82,8 +83,11 @@ class TrainedLMs:
             network = load_model(models[model, subject.seed])
             size = sum(one.numel() * one.element_size() for one in network.parameters())
             costs[method] = Cost(flops_of_model(network).query, float(size))
-        knn = run.retrieved(scored[CONTROL][TEST], datastore=settings["control"])
-        return cls(subject, scored, knn.nll, costs, run.baseline["grid"])
+        retrieved = {
+            split: run.retrieved(one, datastore=settings["control"])
+            for split, one in scored[CONTROL].items()
+        }
+        return cls(subject, scored, retrieved, costs, run.baseline["grid"])
 
     def components(self) -> list[Component]:
         """Return each as a distribution in the place of kNN's."""
@@ -102,8 +106,9 @@ class TrainedLMs:
     def rows(self) -> list[Row]:
         """Return each alone and with kNN, against the control; and the control with its own kNN."""
         test, control = self.subject.scored[TEST], self.scored[CONTROL][TEST].nll
-        against = {"control": control, "control_knn_lm": self.control_knn}
-        rows = test.rows(KNN_LM, OF_CONTROL, self.control_knn, against={"control": control})
+        knn = self.retrieved[TEST].nll
+        against = {"control": control, "control_knn_lm": knn}
+        rows = test.rows(KNN_LM, OF_CONTROL, knn, against={"control": control})
         for method, scored in self.scored.items():
             nll, rivals = scored[TEST].nll, dict(against)
             if method == CONTROL:
@@ -112,7 +117,7 @@ class TrainedLMs:
         return rows + self._with_knn_rows() + self._beside_control_rows()
 
     def _with_knn_rows(self) -> list[Row]:
-        """Return each mixed with kNN of the LM, the weight tuned on validation."""
+        """Return each mixed with kNN of the control, the weight tuned on validation."""
         knn = {split: self._knn_log_probs(split) for split in SPLITS}
         test, rows, nlls = self.subject.scored[TEST], list[Row](), dict[str, Nll]()
         for method, scored in self.scored.items():
@@ -121,7 +126,7 @@ class TrainedLMs:
             tuned = {"split": VALIDATION, "metric": "lmbda", "value": lmbda, "unit": "tuned"}
             n = len(scored[VALIDATION].places)
             rows.append(test.row_names(method, WITH_KNN) | tuned | {"n": n})
-            against = {"lm": test.nll, KNN_LM: self.subject.retrieved[TEST].nll}
+            against = {"control_knn_lm": self.retrieved[TEST].nll}
             against |= {} if method == CONTROL else {"control": nlls[CONTROL]}
             rows += test.rows(method, WITH_KNN, nlls[method], against=against)
         return rows
@@ -144,12 +149,12 @@ class TrainedLMs:
         ]
 
     def _knn_log_probs(self, split: str) -> NDArray[np.float64]:
-        """Return log p_kNN of the targets, at the point that validation chose for the LM."""
-        retrieved = self.subject.retrieved[split]
+        """Return log p_kNN of the targets, at the point that validation chose for the control."""
+        retrieved = self.retrieved[split]
         found, (k, temperature, _) = retrieved.found, retrieved.tuned.point
         return knn_log_probs(
             found.distances[:, :k],
             found.values[:, :k],
-            self.subject.scored[split].targets,
+            self.scored[CONTROL][split].targets,
             temperature=temperature,
         )

@@ -67,7 +67,7 @@ def test_each_is_compared_with_the_control_and_its_knn_lm(inputs):
         expected = (nlls[method] - nlls["control"]).mean()
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         found = select(table, metric="nats_per_token_vs_control_knn_lm", **names)["value"].item()
-        expected = (nlls[method] - trained.control_knn).mean()
+        expected = (nlls[method] - trained.retrieved["test"].nll).mean()
         np.testing.assert_allclose(found, expected, rtol=1e-6)
     control = table[table["method"] == "control"]
     assert not control["metric"].str.endswith("_vs_control").any()
@@ -75,7 +75,7 @@ def test_each_is_compared_with_the_control_and_its_knn_lm(inputs):
 
 def test_knn_is_mixed_with_each_at_the_weight_that_validation_chooses(inputs):
     trained = gather(inputs)
-    retrieved = trained.subject.retrieved
+    retrieved = trained.retrieved
     tuned = retrieved["test"].tuned.point
     for split in ("validation", "test"):  # the definition, by hand
         found, targets = retrieved[split].found, trained.subject.scored[split].targets
@@ -128,7 +128,7 @@ CONFIG, SCHEMA = with_experiments(
     yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()),
     read_experiments(ROOT).values(),
 )
-KNN = {"name": "soft_labels", "teacher": "base", "datastore": "base"}
+KNN = {"name": "soft_labels", "teacher": "short", "datastore": "short"}
 
 
 def with_objective(**changed):
@@ -138,8 +138,8 @@ def with_objective(**changed):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (with_objective(datastore="longer"), "expected one of the teacher 'base', got 'longer'"),
-        (with_objective(teacher="longer"), r"objective\.teacher: expected 'base'"),
+        (with_objective(datastore="base"), "expected one of the teacher 'short', got 'base'"),
+        (with_objective(teacher="base"), r"objective\.teacher: expected 'short'"),
         (
             with_objective(name="interpolated_loss", datastore=None),
             "whose p_kNN the loss mixes in, got null",
@@ -147,7 +147,7 @@ def with_objective(**changed):
         ({"models": {"short_mixture": {"training": {"tokens": 1000}}}}, "those of the control"),
         ({"ruled_out": {"trained": {"control": "wide"}}}, "a model with a datastore of its name"),
         (
-            {"datastores": {"tenth": {"extends": "base", "share": 0.1}}}
+            {"datastores": {"tenth": {"extends": "short", "share": 0.1}}}
             | with_objective(datastore="tenth"),
             "with a share of 0.1",
         ),
