@@ -61,27 +61,38 @@ def certify_output_vectors(
     made_from = {_role(seed): identity(path, kind="model") for seed, path in folders.items()}
     with making(target, kind=CERTIFICATES, made_from=made_from, settings=settings) as made:
         files = {seed: made.folder / f"seed{seed}/directions.npz" for seed in folders}
-        for seed in each_missing(files, label="directions", name="LMs"):
-            points = Points.of(head_without_bias(folders[seed]))
-            how, direction = settle_by_directions(
-                points,
-                random=settings["random_directions"],
-                steps=settings["steps"],
-                seed=derive_seed(int(seed), "directions"),
-            )
-            files[seed].parent.mkdir(exist_ok=True)
-            _save(files[seed], how=how, direction=direction)
+        goes_on = all(file.is_file() for file in files.values())
+        for seed in [] if goes_on else each_missing(files, label="directions", name="LMs"):
+            _settle_by_directions(folders[seed], files[seed], settings, seed=int(seed))
         programs = {
             (seed, first): made.folder / f"seed{seed}/programs-{first // AT_A_TIME:05d}.npz"
             for seed, file in files.items()
             for first in range(0, len(_left(file)), AT_A_TIME)
         }
-        for seed, first in each_missing(programs, label="programs", name="files"):
-            points, left = Points.of(head_without_bias(folders[seed])), _left(files[seed])
-            direction = _load(files[seed])["direction"]
-            some = left[first : first + AT_A_TIME]
-            how = [settle_by_program(points, int(place), direction[place]) for place in some]
-            _save(programs[seed, first], places=some, how=np.array(how, dtype=np.int8))
+        known = files if goes_on else {}  # they count as done before where a killed job goes on
+        for seed, first in each_missing({**known, **programs}, label="programs", name="files"):
+            some = slice(first, first + AT_A_TIME)
+            _settle_by_programs(folders[seed], files[seed], some, programs[seed, first])
+
+
+def _settle_by_directions(
+    model: Path, file: Path, settings: Mapping[str, Any], *, seed: int
+) -> None:
+    how, direction = settle_by_directions(
+        Points.of(head_without_bias(model)),
+        random=settings["random_directions"],
+        steps=settings["steps"],
+        seed=derive_seed(seed, "directions"),
+    )
+    file.parent.mkdir(exist_ok=True)
+    _save(file, how=how, direction=direction)
+
+
+def _settle_by_programs(model: Path, directions: Path, some: slice, file: Path) -> None:
+    places, direction = _left(directions)[some], _load(directions)["direction"]
+    points = Points.of(head_without_bias(model))
+    how = [settle_by_program(points, int(place), direction[place]) for place in places]
+    _save(file, places=places, how=np.array(how, dtype=np.int8))
 
 
 def head_without_bias(folder: Path) -> Tensor:
