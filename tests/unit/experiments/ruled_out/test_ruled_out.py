@@ -183,7 +183,7 @@ def test_every_hypothesis_is_a_row_tuned_on_validation_and_marked_on_test(table)
         "output_distances": [f"{SITE}/"],
         "two_metrics": [""],
         "lm_ensemble": [""],
-    } | dict.fromkeys(("control", *OTHER_TRAININGS), [""])
+    } | {method: [""] for method in ("control", *OTHER_TRAININGS)}
     mixed = {(method, setting) for method, setting in found if setting != "alone"}
     assert mixed == {
         (method, f"{variant}{way}")
