@@ -22,11 +22,11 @@ LABELS = {
     "output_distances": "L2 to output vectors",
     "two_metrics": "kNN by L2 and inner product",
     "lm_ensemble": "LM of another seed",
-    "control": "second LM, shorter training",
-    "soft_labels_of_lm": "second LM, soft labels of the LM",
-    "soft_labels_of_knn_lm": "second LM, soft labels of the kNN-LM",
-    "mixture_of_softmaxes": "second LM, mixture of softmaxes",
-    "interpolated_loss": "second LM, loss of the mixture",
+    "control": "short LM",
+    "soft_labels_of_lm": "short LM, soft labels of the short LM",
+    "soft_labels_of_knn_lm": "short LM, soft labels of its kNN-LM",
+    "mixture_of_softmaxes": "short LM, mixture of softmaxes",
+    "interpolated_loss": "short LM, loss of the mixture with kNN",
 }
 
 

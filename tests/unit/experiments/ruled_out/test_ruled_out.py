@@ -183,13 +183,15 @@ def test_every_hypothesis_is_a_row_tuned_on_validation_and_marked_on_test(table)
         "output_distances": [f"{SITE}/"],
         "two_metrics": [""],
         "lm_ensemble": [""],
-    }
-    assert found == {
+    } | {method: [""] for method in ("control", *OTHER_TRAININGS)}
+    mixed = {(method, setting) for method, setting in found if setting != "alone"}
+    assert mixed == {
         (method, f"{variant}{way}")
         for method, some in variants.items()
         for variant in some
         for way in ("tuned", "tuned on test")
     }
+    assert found - mixed == {(method, "alone") for method in ("control", *OTHER_TRAININGS)}
     assert "1" not in set(changes[changes["method"] == "two_metrics"]["seed"])
 
 
