@@ -21,7 +21,7 @@ def test_a_folder_of_text_becomes_a_corpus(project):
     text = project.folder / "my-text"
     text.mkdir()
     for split in ("train", "validation", "test"):
-        (text / f"{split}.txt").write_text("one two three\n" * 400 + "\nfour five\n")
+        (text / f"{split}.txt").write_text("one two three\n" * 2000 + "\nfour five\n")
     made = "results/cpu-mine/corpora/mine/text"
 
     project.snakemake(made, "--configfile", "corpus.yaml")

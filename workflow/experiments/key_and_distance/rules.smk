@@ -1,3 +1,8 @@
+# Which hidden state and which distance are best for retrieval?
+
+KEY_STORES = [BASE_STORE, config["key_and_distance"]["ffn"]]
+
+
 rule key_and_distance:
     """Which hidden state and which distance are best for retrieval?
 
@@ -13,7 +18,7 @@ rule evaluate_key_and_distance:
     """Perplexity of kNN alone, mixed and as an oracle, for two keys and two distances."""
     input:
         **knn_lms(
-            config["key_and_distance"]["keys"].values(),
+            KEY_STORES,
             indexes=config["key_and_distance"]["indexes"].values(),
             splits=["validation", "test"],
             seeds=[LM_SEED],
@@ -27,6 +32,6 @@ rule evaluate_key_and_distance:
     resources:
         **NEEDS,
     params:
-        **evaluation("key_and_distance", stores=config["key_and_distance"]["keys"].values()),
+        **evaluation("key_and_distance", stores=KEY_STORES),
     script:
         "../../../scripts/evaluate.py"

@@ -52,5 +52,5 @@ def _entries(settings: Mapping[str, Any], corpus: str, share: float) -> None:
         raise SettingsError(
             f"{KEY}.shares: expected at least search.k = {k:,} entries in the smallest share, got "
             f"{share} of a text of {there / share:,.0f} bytes, {there:,.0f} entries at most; raise "
-            "the share, lower search.k, or use more text"
+            "the share, lower search.k, use more text, or leave the experiment out of `experiments`"
         )

@@ -19,9 +19,12 @@ def check(settings: Mapping[str, Any]) -> None:
                 f"key_and_distance.indexes.{metric}: expected an index of the metric {metric}, got "
                 f"{name!r} of the metric {settings['indexes'][name]['metric']}"
             )
-    att, ffn = (settings["datastores"][name]["model"] for name in block["keys"].values())
-    if att != ffn or att != settings["datastores"][settings["baseline"]["datastore"]]["model"]:
+    att, ffn = (
+        settings["datastores"][name]["model"]
+        for name in (settings["baseline"]["datastore"], block["ffn"])
+    )
+    if att != ffn:
         raise SettingsError(
-            "key_and_distance.keys: expected two datastores of the baseline's LM, whose "
-            f"probabilities they are mixed with, got those of {att!r} and {ffn!r}"
+            f"key_and_distance.ffn: expected a datastore of the baseline's LM, {att!r}, whose "
+            f"probabilities it is mixed with, got {block['ffn']!r} of {ffn!r}"
         )

@@ -50,11 +50,12 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
         settings: corpus, lm_seeds, baseline, datastores and key_and_distance.
     """
     run, block = ScoredRun.of(EXPERIMENT, inputs, settings), settings[EXPERIMENT]
-    stores = block["keys"].values()
-    splits = [run.scored(run.seeds[0], s, searched_in=stores) for s in ("validation", "test")]
+    stores = {"att": run.baseline["datastore"], "ffn": block["ffn"]}
+    of_both = {"searched_in": stores.values()}
+    splits = [run.scored(run.seeds[0], split, **of_both) for split in ("validation", "test")]
     published = Point(**run.baseline["published"])
     found = []
-    for key, store in block["keys"].items():
+    for key, store in stores.items():
         for metric, index in block["indexes"].items():
             named = {"datastore": store, "index": index}
             on_validation, on_test = (run.retrieved(scored, **named) for scored in splits)

@@ -24,10 +24,7 @@ def table(tmp_path_factory):
         searched=300,
     )
     stores = {name: {"model": "base", "queries": 300} for name in ("base", "of_output")}
-    block = {
-        "keys": {"att": "base", "ffn": "of_output"},
-        "indexes": {"l2": "exact", "ip": "exact_ip"},
-    }
+    block = {"ffn": "of_output", "indexes": {"l2": "exact", "ip": "exact_ip"}}
     own = {"lm_seeds": [0], "datastores": stores, "key_and_distance": block}
     return evaluate(inputs, SETTINGS | own)["table"]
 
@@ -119,5 +116,5 @@ def test_an_index_of_the_other_metric_is_refused():
 
 
 def test_keys_of_another_lm_are_refused():
-    with pytest.raises(SettingsError, match=r"keys: expected two datastores of the baseline's LM"):
-        settings_of(key_and_distance={"keys": {"ffn": "longer"}})
+    with pytest.raises(SettingsError, match=r"ffn: expected a datastore of the baseline's LM, 'b"):
+        settings_of(key_and_distance={"ffn": "longer"})
