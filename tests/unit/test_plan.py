@@ -78,7 +78,7 @@ PEAKS = {
     "project_on_heads": 769, "score_continued": 641, "score_queries": 646, "search_part": 1012,
     "train_hurdle_macondo": 672, "train_hurdle_text": 750, "train_index": 537,
     "train_language_model": 792, "train_macondo_mlp": 774, "train_mlp_replacement": 901,
-    "train_output_embeddings": 647,
+    "train_output_embeddings": 647, "find_train_distributions": 568,
 }  # fmt: skip
 LARGEST = {
     "search_part": {"index": "ivf_flat"}, "train_language_model": {"model": "wide"},
