@@ -126,7 +126,7 @@ rule find_train_distributions:
             windows=windows_that_ask,
         ),
         threads=config["threads"]["search"],
-        search=config["search"],
+        search=SEARCH_OF_TRAIN,
         windows=windows_that_ask,
     script:
         "../../scripts/find_train_distributions.py"

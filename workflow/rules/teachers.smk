@@ -1,5 +1,9 @@
 # What LMs learn from beside their text: another LM, and p_kNN of a datastore. No rules.
 
+from knnlm.plan.pipeline import train_queries_a_block
+
+SEARCH_OF_TRAIN = {**config["search"], "block_queries": train_queries_a_block(config)}
+
 
 def objective_of_model(wildcards):
     """Return the settings of a training that minimizes something else than the nll of its text."""

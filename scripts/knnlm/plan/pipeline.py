@@ -17,6 +17,7 @@ LAYER_SECONDS = 1e-3  # to start forward, backward and update of one layer, howe
 TEXT_FLOPS = 25_000  # in the time that an interpreter takes for a byte of text
 SLICE_BYTES = 512 << 20  # of keys in fp32 that a reader of a datastore holds
 TOKENS_A_BATCH = 8192  # that the encoder of a datastore reads in one forward pass
+TRAIN_QUERIES_A_BLOCK = 1 << 18  # on a GPU, whose node has the memory
 KEPT = 32  # tokens of a distribution of p_kNN, see knnlm.retrieval.train_distributions
 QUERIES_A_BLOCK = 1 << 17  # that are saved together, at most
 LOGITS = 20 << 23  # bytes of a tile of logits in fp32, in double, and of their softmax
@@ -174,11 +175,18 @@ def for_search_neighbors(config: Settings, wildcards: Wildcards) -> Need:
     return Need(memory=found + 10 * block, disk=found)
 
 
+def train_queries_a_block(config: Settings) -> int:
+    """Return the positions of train that are searched together: each block reads all keys."""
+    own = config["search"]["block_queries"]
+    return own if config["scale"] == "cpu" else max(own, TRAIN_QUERIES_A_BLOCK)
+
+
 def for_find_train_distributions(config: Settings, wildcards: Wildcards) -> Need:
     """Find the neighbors of every entry among the others; keep the likeliest tokens of each."""
     settings, (count, stored, size) = config["search"], entries(config, wildcards)
+    block = train_queries_a_block(config)
     tile = min(FP32 * count * size.width, settings["keys_mib"] << 20)
-    tile += settings["block_queries"] * (4 * 4096 + 160 * settings["k"])  # scores, lists, sums
+    tile += block * (4 * 4096 + 72 * settings["k"])  # scores, and six lists
     on_gpu = (tile + 3 * (settings["scores_mib"] << 20)) * (config["scale"] != "cpu")
     return Need(
         gpu=True,
@@ -186,5 +194,5 @@ def for_find_train_distributions(config: Settings, wildcards: Wildcards) -> Need
         gpu_memory=on_gpu,
         disk=2 * count * (8 * KEPT + 8),
         flops=2 * count**2 * size.width,
-        waiting=5 + stored / DISK_RATE * count / settings["block_queries"],
+        waiting=5 + stored / DISK_RATE * count / block,
     )
