@@ -21,11 +21,11 @@ rule find_train_distributions:
         fingerprint=fingerprint(
             "scripts/find_train_distributions.py",
             threads="search",
-            search=True,
+            search=search_of_train,
             windows=windows_that_ask,
         ),
         threads=config["threads"]["search"],
-        search=config["search"],
+        search=search_of_train,
         windows=windows_that_ask,
     script:
         "../../scripts/find_train_distributions.py"

@@ -197,8 +197,9 @@ def for_search_neighbors(config: Settings, wildcards: Wildcards) -> Need:
 def for_find_train_distributions(config: Settings, wildcards: Wildcards) -> Need:
     """Find the neighbors of every entry among the others; keep the likeliest tokens of each."""
     settings, (count, stored, size) = config["search"], entries(config, wildcards)
+    block = config["ruled_out"]["trained"]["block_queries"]
     tile = min(FP32 * count * size.width, settings["keys_mib"] << 20)
-    tile += settings["block_queries"] * (4 * 4096 + 160 * settings["k"])  # scores, lists, sums
+    tile += block * (4 * 4096 + 72 * settings["k"])  # scores, and six lists
     on_gpu = (tile + 3 * (settings["scores_mib"] << 20)) * (config["scale"] != "cpu")
     return Need(
         gpu=True,
@@ -206,5 +207,5 @@ def for_find_train_distributions(config: Settings, wildcards: Wildcards) -> Need
         gpu_memory=on_gpu,
         disk=2 * count * (8 * KEPT + 8),
         flops=2 * count**2 * size.width,
-        waiting=5 + stored / DISK_RATE * count / settings["block_queries"],
+        waiting=5 + stored / DISK_RATE * count / block,
     )
