@@ -16,6 +16,7 @@ from knnlm.evidence.report.tables import headline_rows, shown_claims
 from knnlm.evidence.tables import tidy, write_table
 from knnlm.evidence.verdict import number, with_interval
 from knnlm.runtime.artifacts import write_manifest
+from knnlm.runtime.experiments import read_experiments, with_experiments
 from knnlm.runtime.verification import artifacts_in
 
 
@@ -221,12 +222,12 @@ def test_a_broken_caption_stops_the_report_with_its_name(source, tmp_path):
 
 def test_every_caption_of_the_project_renders_at_the_settings_of_the_default_scale():
     root = Path(__file__).parents[2]
-    config = yaml.safe_load((root / "config.yaml").read_text())
+    config, _ = with_experiments(
+        yaml.safe_load((root / "config.yaml").read_text()),
+        yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text()),
+        read_experiments(root).values(),
+    )
     files = sorted((root / "workflow/experiments").glob("*/caption.rst"))
-    blocks = {
-        f.parent.name: yaml.safe_load(f.with_name("settings.yaml").read_text()) for f in files
-    }
-    config |= {name: block["settings"] for name, block in blocks.items()}
 
     for path in files:
         assert len(first_sentence(caption_html(path, config))) > 20

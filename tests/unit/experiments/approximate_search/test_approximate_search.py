@@ -131,4 +131,4 @@ def test_other_queries_than_those_of_the_datastore_are_refused():
 
 def test_shares_of_a_share_are_refused():
     with pytest.raises(SettingsError, match=r"expected a whole datastore .* at a share of 0\.5"):
-        settings_of(datastores={"base": {"share": 0.5}})
+        settings_of(datastores={"base": {"share": 0.5}}, experiments=["approximate_search"])

@@ -71,7 +71,8 @@ def test_a_register_that_does_not_exist_is_refused():
 
 
 def test_a_corpus_with_fewer_entries_than_neighbors_is_refused():
-    settings = resolve(CONFIG, {"search": {"k": 300_000}, "corpora": {"letters": {}}}, SCHEMA)
+    asked = {"search": {"k": 300_000}, "experiments": ["domain_adaptation"]}
+    settings = resolve(CONFIG, asked, SCHEMA)
 
     with pytest.raises(
         SettingsError, match=r"search.k in datastores.\w+: expected at most as many"

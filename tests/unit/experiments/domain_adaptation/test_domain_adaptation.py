@@ -11,7 +11,7 @@ from knnlm.evidence.tables import select
 from knnlm.experiments.domain_adaptation.curves import Curve
 from knnlm.experiments.domain_adaptation.figure import draw
 from knnlm.experiments.domain_adaptation.table import evaluate
-from knnlm.experiments.shared.flops import flops_of_key, flops_of_model
+from knnlm.experiments.shared.cost import flops_of_key, flops_of_model
 from knnlm.experiments.shared.scored_run import ScoredRun
 from knnlm.lm.model import load_model
 from knnlm.runtime.artifacts import read_manifest, write_manifest
