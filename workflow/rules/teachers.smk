@@ -7,11 +7,6 @@ def start_of_model(wildcards):
     return f"{RESULTS}/models/{start}/seed{wildcards.seed}" if start else []
 
 
-def search_of_train(wildcards):
-    """Return how the train split is searched: more queries at a time, as each block reads all keys."""
-    return config["search"] | {"block_queries": config["ruled_out"]["trained"]["block_queries"]}
-
-
 def objective_of_model(wildcards):
     """Return the settings of a training that minimizes something else than the nll of its text."""
     return config["models"][wildcards.model]["training"].get("objective")

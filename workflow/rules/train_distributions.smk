@@ -21,11 +21,12 @@ rule find_train_distributions:
         fingerprint=fingerprint(
             "scripts/find_train_distributions.py",
             threads="search",
-            search=search_of_train,
+            search=True,
+            train_distributions=True,
             windows=windows_that_ask,
         ),
         threads=config["threads"]["search"],
-        search=search_of_train,
+        search=config["search"] | config["train_distributions"],
         windows=windows_that_ask,
     script:
         "../../scripts/find_train_distributions.py"

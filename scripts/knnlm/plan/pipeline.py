@@ -197,7 +197,7 @@ def for_search_neighbors(config: Settings, wildcards: Wildcards) -> Need:
 def for_find_train_distributions(config: Settings, wildcards: Wildcards) -> Need:
     """Find the neighbors of every entry among the others; keep the likeliest tokens of each."""
     settings, (count, stored, size) = config["search"], entries(config, wildcards)
-    block = config["ruled_out"]["trained"]["block_queries"]
+    block = config["train_distributions"]["block_queries"]
     tile = min(FP32 * count * size.width, settings["keys_mib"] << 20)
     tile += block * (4 * 4096 + 72 * settings["k"])  # scores, and six lists
     on_gpu = (tile + 3 * (settings["scores_mib"] << 20)) * (config["scale"] != "cpu")
