@@ -22,7 +22,6 @@ rule find_train_distributions:
             "scripts/find_train_distributions.py",
             threads="search",
             search=True,
-            train_distributions=True,
             windows=windows_that_ask,
         ),
         threads=config["threads"]["search"],
