@@ -34,7 +34,7 @@ def test_the_command_line_wins_over_the_scale_and_the_scale_over_the_defaults(pr
         ("scale=huge", "unknown scale 'huge'; known scales: cpu, gpu, paper"),
         (
             "corpus=ptb",
-            "unknown name 'ptb'; known corpora: gazetteer, letters, wikitext-103, wikitext-2",
+            "unknown name 'ptb'; known corpora: gazetteer, letters, part, wikitext-103, wikitext-2",
         ),
         ("lambda=0.3", "unknown key 'lambda'; known: "),
         ("search='{k: 5}'", "overlay file with --configfile"),
