@@ -49,8 +49,9 @@ def test_every_claim_has_a_verdict_and_says_why(finished, verdicts):
 
 def test_nothing_is_not_run_but_what_needs_another_scale_or_a_service(verdicts):
     elsewhere = {c["id"] for c in CLAIMS if "scales" in c or c["table"] == "conversational_hosted"}
+    of_two_lms = {"lm_ensemble_above_knn"}  # the tiny run has one LM seed
 
-    assert set(verdicts.index[verdicts["verdict"] == "not run"]) == elsewhere
+    assert set(verdicts.index[verdicts["verdict"] == "not run"]) == elsewhere | of_two_lms
 
 
 def test_a_verdict_rests_on_the_row_of_the_table(finished, verdicts):
