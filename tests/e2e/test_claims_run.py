@@ -107,8 +107,11 @@ def test_a_bad_claim_stops_the_run_with_its_name(edited):
 def test_claims_of_an_experiment_that_is_switched_off_are_not_run(edited):
     (edited.folder / "off.yaml").write_text("experiments: [knn_perplexity, mlp_hurdle]")
 
-    edited.snakemake("claims", "--configfile", TINY[0].split("=")[1], "off.yaml")
+    command = ["claims", "--configfile", TINY[0].split("=")[1], "off.yaml"]
+    jobs = edited.jobs(*command)
+    edited.snakemake(*command)
 
+    assert jobs == {"settings", "claims"}
     found = pd.read_csv(edited.folder / TABLES / "claims.csv").set_index("id")
     assert found.loc["knn_below_lm", "verdict"] == "holds"
     assert found.loc["mlp_below_lm", "verdict"] == "not run"

@@ -68,8 +68,13 @@ def sites_of_model(wildcards):
 
 
 def needed_tokens(wildcards):
-    """Return the tokens that each split of a corpus must have, by the setting that asks for them."""
-    return tokens_needed(config, wildcards.corpus, wildcards.tokenizer)
+    """Return the most tokens that a setting asks of each split of a corpus, by that setting.
+
+    The others are left out: a smaller model that is added makes no token anew.
+    """
+    needed = tokens_needed(config, wildcards.corpus, wildcards.tokenizer)
+    most = {split: max(asked, key=asked.get) for split, asked in needed.items()}
+    return {split: {key: needed[split][key]} for split, key in most.items()}
 
 
 def trunk(wildcards):

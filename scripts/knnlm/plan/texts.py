@@ -4,7 +4,7 @@ from itertools import product
 
 from knnlm.plan.needs import Settings
 from knnlm.plan.sizes import text_bytes
-from knnlm.runtime.relations import tokens_needed
+from knnlm.runtime.relations import tokens_needed, tokens_of_shares
 from knnlm.runtime.settings import SettingsError
 
 
@@ -15,7 +15,9 @@ def require_bytes(config: Settings) -> None:
         SettingsError: naming the setting that asks for them, what it needs and what is there.
     """
     for corpus, tokenizer in product(config["corpora"], config["tokenizers"]):
-        for split, needed in tokens_needed(config, corpus, tokenizer).items():
+        asked = tokens_needed(config, corpus, tokenizer)
+        asked["train"] |= tokens_of_shares(config, corpus, tokenizer)
+        for split, needed in asked.items():
             setting = max(needed, key=needed.__getitem__)
             there = text_bytes(config, corpus, split)
             if there < needed[setting]:

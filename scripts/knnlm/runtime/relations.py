@@ -156,19 +156,10 @@ def tokens_needed(settings: Settings, corpus: str, tokenizer: str) -> dict[str, 
         name: model for name, model in settings["models"].items() if model["tokenizer"] == tokenizer
     }
     windows = {f"models.{name}.context": 1 + model["context"] for name, model in models.items()}
-    stores = {
-        name: store
+    entries = {
+        f"search.k in datastores.{name}": 1 + math.ceil(settings["search"]["k"] / store["share"])
         for name, store in settings["datastores"].items()
         if store["model"] in models and store["corpus"] == corpus
-    }
-    k, shares = settings["search"]["k"], settings["shares"]
-    searched = {settings[name].get("datastore") for name in settings["experiments"]}
-    entries = {
-        f"search.k in datastores.{name}": 1 + math.ceil(k / store["share"])
-        for name, store in stores.items()
-    } | {
-        f"search.k in shares.{name}": 1 + math.ceil(k / shares[name][0])
-        for name in stores.keys() & shares.keys() & searched
     }
     validated = {
         f"models.{name}.training.validation_tokens": model["training"]["validation_tokens"] or 0
@@ -177,6 +168,23 @@ def tokens_needed(settings: Settings, corpus: str, tokenizer: str) -> dict[str, 
     }
     windows["a text"] = 1
     return {"train": windows | entries, "validation": windows | validated, "test": windows}
+
+
+def tokens_of_shares(settings: Settings, corpus: str, tokenizer: str) -> dict[str, int]:
+    """Return the tokens that train must have for k entries in the smallest searched shares.
+
+    Apart from `tokens_needed`, as they follow from the experiments of the run, which change no
+    token of a corpus.
+    """
+    searched = {settings[name].get("datastore") for name in settings["experiments"]}
+    stores = {name: settings["datastores"][name] for name in settings["shares"].keys() & searched}
+    return {
+        f"search.k in shares.{name}": 1 + math.ceil(settings["search"]["k"] / shares[0])
+        for name, shares in settings["shares"].items()
+        if name in stores
+        and stores[name]["corpus"] == corpus
+        and settings["models"][stores[name]["model"]]["tokenizer"] == tokenizer
+    }
 
 
 def at_most_context(settings: Settings, key: str, stride: int, model: str) -> None:
