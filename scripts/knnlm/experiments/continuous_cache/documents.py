@@ -23,8 +23,9 @@ from knnlm.runtime.making import Target, each_missing, making
 from knnlm.text.tokens import TokenStream, load_tokens
 
 KIND = "documents"
-MORE_CONTEXT = "more_context"  # the queries of test, scored with more left context
-SPLIT_OF = {"validation": "validation", "test": "test", MORE_CONTEXT: "test"}
+MORE_CONTEXT = "more_context"  # the same LM with more left context, as a method of the table
+CONTROL = f"test.{MORE_CONTEXT}"  # and the queries of test as it scored them
+SPLIT_OF = {"validation": "validation", "test": "test", CONTROL: "test"}
 WHOLE = {"tokens": None, "tokens_per_document": None}  # in the place of a sample of queries
 
 
@@ -70,7 +71,7 @@ def encode_documents(
         network = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
         files = {part: made.folder / part / "positions.npy" for part in SPLIT_OF}
         for part in each_missing(files, label="documents", name="parts"):
-            is_control, stream = part == MORE_CONTEXT, streams[SPLIT_OF[part]]
+            is_control, stream = part == CONTROL, streams[SPLIT_OF[part]]
             chosen = {**queries} if is_control else {**queries, **WHOLE}
             stride = chosen.pop("stride")
             positions = query_positions(

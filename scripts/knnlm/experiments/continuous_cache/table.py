@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from knnlm.evidence.scored_text import Row
 from knnlm.evidence.tables import tidy
-from knnlm.experiments.continuous_cache.documents import KIND, MORE_CONTEXT, open_part, rows_of
+from knnlm.experiments.continuous_cache.documents import (
+    CONTROL,
+    KIND,
+    MORE_CONTEXT,
+    open_part,
+    rows_of,
+)
 from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.mixed import SPLITS, BySplit, MixedSeed, Mixture
 from knnlm.experiments.shared.scored_run import ScoredRun, table_of
@@ -89,7 +95,7 @@ class CachedSeed:
         return cls(
             mixed,
             whole,
-            open_part(folder, MORE_CONTEXT),
+            open_part(folder, CONTROL),
             read_manifest(folder, kind=KIND)["contents"]["left_context"],
             np.geomspace(low, high, count),
             sorted(block["sizes"]),

@@ -13,6 +13,7 @@ from knnlm.evidence.tables import select
 from knnlm.experiments.continuous_cache import documents as module
 from knnlm.experiments.continuous_cache.checks import check
 from knnlm.experiments.continuous_cache.documents import (
+    CONTROL,
     MORE_CONTEXT,
     encode_documents,
     open_part,
@@ -81,7 +82,7 @@ def test_the_control_scores_the_queries_with_all_the_context_that_there_is(lm, t
     folder = encode(tmp_path / "documents", lm)
     target = Target(tmp_path / "queries", "f", {"split": "test"})
     score_queries(target, **lm, queries=QUERIES | {"stride": 1}, sites=[OUTPUT_AFTER])
-    queries, control = load_queries(target.output), open_part(folder, MORE_CONTEXT)
+    queries, control = load_queries(target.output), open_part(folder, CONTROL)
 
     assert np.array_equal(control.positions, queries.positions)
     assert np.array_equal(control.lm_log_probs, queries.lm_log_probs)
@@ -104,7 +105,7 @@ def test_a_job_that_was_cut_off_reads_no_document_twice(lm, tmp_path, monkeypatc
     encode(tmp_path / "documents", lm)
     monkeypatch.undo()
 
-    assert scored == ["validation", "test", "test", MORE_CONTEXT]
+    assert scored == ["validation", "test", "test", CONTROL]
     whole = encode(tmp_path / "again", lm)
     for path in whole.rglob("*.npy"):
         cut = tmp_path / "documents" / path.relative_to(whole)
@@ -150,8 +151,8 @@ def write_documents(root, queries):
     first = queries["validation"]
     folder = root / first.parents[2].name / f"documents/base/{first.parents[1].name}/{CORPUS}"
     rng = np.random.default_rng(0)
-    for part in (*SPLITS, MORE_CONTEXT):
-        theirs = queries["test" if part == MORE_CONTEXT else part]
+    for part in (*SPLITS, CONTROL):
+        theirs = queries["test" if part == CONTROL else part]
         for path in theirs.glob("*.npy"):
             save_array(folder / part / path.name, np.load(path))
         n = len(np.load(theirs / "positions.npy"))
