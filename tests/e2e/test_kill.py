@@ -21,7 +21,7 @@ ROOM = {
     "train_language_model": ("model.safetensors", 4.5),
     "finetune_macondo": ("end.safetensors", 4.5),
     "build_datastore_part": ("*", 0.5),
-    "encode_index_part": ("*", 0.75),
+    "encode_index_part": ("*", 1.2),
     "search_part": ("*", 0.5),
     "search_fused_part": ("*", 1.5),
     "search_masks": ("*.npz", 0.6),
