@@ -156,7 +156,12 @@ def nll_at(
 def axes_of(grid: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the relative temperatures and the lmbdas of a grid, see `tune`."""
     temperatures = np.geomspace(*_low_high_count(grid["temperatures"]))
-    return temperatures, np.linspace(*_low_high_count(grid["lmbdas"]))
+    return temperatures, lmbdas_of(grid)
+
+
+def lmbdas_of(grid: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return the lmbdas of a grid, ascending."""
+    return np.linspace(*_low_high_count(grid["lmbdas"]))
 
 
 def _low_high_count(series: Mapping[str, Any]) -> tuple[float, float, int]:

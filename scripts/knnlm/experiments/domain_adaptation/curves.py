@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from knnlm.evidence.scored_text import Row
 from knnlm.experiments.shared.scored_split import KNN_LM, Retrieved
-from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
+from knnlm.retrieval.interpolation import mix_log_probs
 
 
 class Curve(NamedTuple):
@@ -24,16 +24,8 @@ class Curve(NamedTuple):
 
     def nlls(self) -> list[NDArray[np.float64]]:
         """Return the nll (n,), in nats, at each lmbda of the grid."""
-        found, scored = self.retrieved.found, self.retrieved.scored
-        point = self.retrieved.tuned.point
-        nearest = slice(0, point.k)
-        knn = knn_log_probs(
-            found.distances[:, nearest],
-            found.values[:, nearest],
-            scored.targets,
-            temperature=point.temperature,
-        )
-        return [-mix_log_probs(-scored.nll, knn, lmbda) for lmbda in self.lmbdas]
+        lm, knn = -self.retrieved.scored.nll, self.retrieved.knn_log_probs
+        return [-mix_log_probs(lm, knn, lmbda) for lmbda in self.lmbdas]
 
     @property
     def lmbdas(self) -> Sequence[float]:

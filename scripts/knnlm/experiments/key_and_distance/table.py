@@ -18,7 +18,8 @@ from knnlm.evidence.scored_text import Row
 from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.scored_run import ScoredRun, table_of
 from knnlm.experiments.shared.scored_split import KNN_LM, Retrieved, ScoredSplit
-from knnlm.retrieval.interpolation import knn_log_probs, mean_nll, mix_log_probs
+from knnlm.retrieval.interpolation import mix_log_probs
+from knnlm.retrieval.mixture_weight import best_lmbda
 from knnlm.retrieval.tuning import Point
 
 EXPERIMENT = "key_and_distance"
@@ -71,8 +72,8 @@ def _combination(
 ) -> Combination:
     """Return a key and a distance with each choice of temperature and lmbda, by test's nats."""
     lm, lmbdas = -on_test.scored.nll, on_test.tuned.grid["lmbdas"]
-    knn, at_1 = (_log_probs(on_test, point) for point in (on_test.tuned.point, published))
-    tried = -on_validation.scored.nll, _log_probs(on_validation, published)
+    knn, at_1 = on_test.knn_log_probs, on_test.knn_log_probs_at(published)
+    tried = -on_validation.scored.nll, on_validation.knn_log_probs_at(published)
     chosen = {
         OF_TEST: (knn, best_lmbda(lm, knn, lmbdas)),
         PUBLISHED: (at_1, best_lmbda(*tried, lmbdas)),
@@ -82,23 +83,6 @@ def _combination(
     nlls |= {(KNN_LM, c): -mix_log_probs(lm, p, lmbda) for c, (p, lmbda) in chosen.items()}
     nlls |= {(ORACLE, c): -np.fmax(lm, probs) for c, probs in {TUNED: knn, PUBLISHED: at_1}.items()}
     return Combination(name, on_test, knn, nlls)
-
-
-def _log_probs(retrieved: Retrieved, point: Point) -> NDArray[np.float64]:
-    found, nearest = retrieved.found, slice(0, point.k)
-    return knn_log_probs(
-        found.distances[:, nearest],
-        found.values[:, nearest],
-        retrieved.scored.targets,
-        temperature=point.temperature,
-    )
-
-
-def best_lmbda(
-    lm_log_probs: NDArray[np.float64], log_probs: NDArray[np.float64], lmbdas: list[float]
-) -> float:
-    """Return the lmbda with the least mean nll of the mixture; of equal ones, the first."""
-    return lmbdas[int(mean_nll(lm_log_probs, np.exp(log_probs)[None], lmbdas).argmin())]
 
 
 def _rows(scored: ScoredSplit, one: Combination, every: list[Combination]) -> list[Row]:

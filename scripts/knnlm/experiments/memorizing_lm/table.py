@@ -19,6 +19,7 @@ from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.scored_run import ScoredRun
 from knnlm.experiments.shared.scored_split import KNN_LM, ScoredSplit
 from knnlm.retrieval.interpolation import mix_log_probs
+from knnlm.retrieval.mixture_weight import best_lmbda
 from knnlm.runtime.places import places
 from knnlm.text.tokens import load_tokens
 
@@ -55,7 +56,8 @@ def _on_test(run: ScoredRun, model: str, seed: int) -> list[Row]:
     for one, other in ((lm, alone), on_validation):
         one.require_paired(other)
     retrieved = run.retrieved(lm)
-    weight = best_weight(*on_validation, lmbdas=retrieved.tuned.grid["lmbdas"])
+    log_probs = (-one.nll for one in on_validation)
+    weight = best_lmbda(*log_probs, retrieved.tuned.grid["lmbdas"])
     at_weight = lm.knn_nll(retrieved.found, retrieved.tuned.point._replace(lmbda=weight))
     mixed = mixture(lm, alone, weight)
     against = {"lm": lm.nll}
@@ -73,11 +75,6 @@ def _on_test(run: ScoredRun, model: str, seed: int) -> list[Row]:
 def mixture(lm: ScoredSplit, other: ScoredSplit, weight: float) -> NDArray[np.float64]:
     """Return the nll (n,), in nats, of (1 - weight) p_LM + weight p_other."""
     return -mix_log_probs(-lm.nll, -other.nll, weight)
-
-
-def best_weight(lm: ScoredSplit, other: ScoredSplit, *, lmbdas: list[float]) -> float:
-    """Return the weight on another LM that gives the least nll; of equal ones the first."""
-    return min(lmbdas, key=lambda lmbda: mixture(lm, other, lmbda).mean())
 
 
 def _trainings(

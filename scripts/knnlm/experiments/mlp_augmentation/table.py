@@ -28,6 +28,7 @@ from knnlm.lm.scoring import load_queries
 from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.retrieval.mixture_weight import best_lmbda
 from knnlm.retrieval.mlp_replacement import replacement_log_probs
+from knnlm.retrieval.tuning import lmbdas_of
 from knnlm.runtime.artifacts import identity, read_manifest, require_origin
 from knnlm.runtime.logs import LOGGER
 from knnlm.runtime.places import places
@@ -72,7 +73,7 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
                 name: {split: control_queries[name, seed, split] for split in SPLITS}
                 for name in settings[EXPERIMENT]["controls"]
             },
-            lmbdas=run.baseline["grid"]["lmbdas"],
+            lmbdas=lmbdas_of(run.baseline["grid"]),
         )
         rows += of_seed.perplexity_rows(against=run.baseline["index"])
         names = {**run.names, "model": run.model, "seed": seed}
@@ -112,14 +113,14 @@ class AugmentedSeed:
         stored: what was trained and built.
         retrieved: neighbors of test, by index.
         control_queries: what the controls scored, by control and split.
-        lmbdas: the grid.
+        lmbdas: the grid, ascending.
     """
 
     scored: Mapping[str, ScoredSplit]
     stored: Stored
     retrieved: Mapping[str, Retrieved]
     control_queries: Mapping[str, Mapping[str, Path]]
-    lmbdas: Mapping[str, Any]
+    lmbdas: NDArray[np.float64]
 
     def perplexity_rows(self, *, against: str) -> list[Row]:
         """Return every method on test, and its paired differences to the LM, kNN and controls."""

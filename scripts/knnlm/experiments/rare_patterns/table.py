@@ -28,7 +28,6 @@ from knnlm.experiments.rare_patterns.examples import Examples, examples_of
 from knnlm.experiments.shared.job import Inputs
 from knnlm.experiments.shared.scored_run import ScoredRun, table_of
 from knnlm.experiments.shared.scored_split import KNN_LM, Retrieved, ScoredSplit
-from knnlm.retrieval.interpolation import knn_log_probs
 from knnlm.text.tokenizer import read_tokenizer
 from knnlm.text.tokens import load_tokens
 
@@ -90,9 +89,7 @@ class Classes(NamedTuple):
 
 def knn_probs(retrieved: Retrieved) -> NDArray[np.float64]:
     """Return p_kNN of each target at the tuned k and temperature; 0 without any neighbor."""
-    found, (k, temperature, _) = retrieved.found, retrieved.tuned.point
-    nearest = (found.distances[:, :k], found.values[:, :k], retrieved.scored.targets)
-    return np.exp(np.nan_to_num(knn_log_probs(*nearest, temperature=temperature), nan=-np.inf))
+    return np.exp(np.nan_to_num(retrieved.knn_log_probs, nan=-np.inf))
 
 
 def _rows(

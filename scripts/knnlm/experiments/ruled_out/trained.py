@@ -31,9 +31,9 @@ from knnlm.experiments.shared.cost import flops_of_model
 from knnlm.experiments.shared.scored_run import ScoredRun
 from knnlm.experiments.shared.scored_split import KNN_LM, Retrieved, ScoredSplit
 from knnlm.lm.model import load_model
-from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
+from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.retrieval.mixture_weight import best_lmbda
-from knnlm.retrieval.tuning import axes_of
+from knnlm.retrieval.tuning import lmbdas_of
 from knnlm.runtime.places import Places
 
 CONTROL = "control"  # the method's name of the LM that is trained as usual
@@ -118,10 +118,11 @@ class TrainedLMs:
 
     def _with_knn_rows(self) -> list[Row]:
         """Return each mixed with kNN of the control, the weight tuned on validation."""
-        knn = {split: self._knn_log_probs(split) for split in SPLITS}
+        lmbdas = lmbdas_of(self.grid)
+        knn = {split: self.retrieved[split].knn_log_probs for split in SPLITS}
         test, rows, nlls = self.subject.scored[TEST], list[Row](), dict[str, Nll]()
         for method, scored in self.scored.items():
-            lmbda = best_lmbda(-scored[VALIDATION].nll, knn[VALIDATION], self.grid["lmbdas"])
+            lmbda = best_lmbda(-scored[VALIDATION].nll, knn[VALIDATION], lmbdas)
             nlls[method] = -mix_log_probs(-scored[TEST].nll, knn[TEST], lmbda)
             tuned = {"split": VALIDATION, "metric": "lmbda", "value": lmbda, "unit": "tuned"}
             n = len(scored[VALIDATION].places)
@@ -136,7 +137,7 @@ class TrainedLMs:
         lm = {split: self.subject.scored[split].nll for split in SPLITS}
         mixed = {}
         for one in self.components():
-            chosen = best_mixture(one, VALIDATION, lm[VALIDATION], axes_of(self.grid)[1])
+            chosen = best_mixture(one, VALIDATION, lm[VALIDATION], lmbdas_of(self.grid))
             mixed[one.method] = mixed_nll(one, TEST, lm[TEST], chosen)
         test = self.subject.scored[TEST]
         return [
@@ -147,14 +148,3 @@ class TrainedLMs:
                 test.row_names(method, "tuned"), nll, mixed[CONTROL], against="control_mixed"
             )
         ]
-
-    def _knn_log_probs(self, split: str) -> NDArray[np.float64]:
-        """Return log p_kNN of the targets, at the point that validation chose for the control."""
-        retrieved = self.retrieved[split]
-        found, (k, temperature, _) = retrieved.found, retrieved.tuned.point
-        return knn_log_probs(
-            found.distances[:, :k],
-            found.values[:, :k],
-            self.scored[CONTROL][split].targets,
-            temperature=temperature,
-        )

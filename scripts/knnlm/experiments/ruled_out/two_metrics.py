@@ -14,8 +14,7 @@ from knnlm.experiments.ruled_out.component import SPLITS, Component, Cost
 from knnlm.experiments.ruled_out.subject import Subject
 from knnlm.experiments.shared.cost import flops_of_search
 from knnlm.experiments.shared.scored_run import ScoredRun
-from knnlm.experiments.shared.scored_split import Retrieved
-from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
+from knnlm.retrieval.interpolation import mix_log_probs
 
 METHOD = "two_metrics"
 
@@ -34,7 +33,7 @@ def component(
     log_probs = {}
     for split in SPLITS:
         second = run.retrieved(subject.scored[split], index=settings["index"])
-        one, other = _log_probs(subject.retrieved[split]), _log_probs(second)
+        one, other = subject.retrieved[split].knn_log_probs, second.knn_log_probs
         mixed = [mix_log_probs(one, other, weight) for weight in settings["weights"]]
         log_probs[split] = np.stack(mixed)
     first, searched = subject.knn_cost(), second.searched
@@ -42,11 +41,3 @@ def component(
     cost = Cost(first.flops + flops_of_search(index, **size), first.bytes)  # of the same keys
     weights = np.array(settings["weights"])
     return Component(METHOD, "", "weight_on_second", weights, log_probs, cost)
-
-
-def _log_probs(retrieved: Retrieved) -> np.ndarray:
-    """Return log p_kNN of the targets at the tuned k and temperature, (n,) in nats."""
-    k, temperature, _ = retrieved.tuned.point
-    found, targets = retrieved.found, retrieved.scored.targets
-    nearest = (found.distances[:, :k], found.values[:, :k])
-    return knn_log_probs(*nearest, targets, temperature=temperature)

@@ -171,9 +171,12 @@ class Retrieved:
     @cached_property
     def knn_log_probs(self) -> NDArray[np.float64]:
         """The log-probability of the targets by the neighbors alone, as tuned, (n,) in nats."""
-        k, temperature, _ = self.tuned.point
-        distances, values = self.found.distances[:, :k], self.found.values[:, :k]
-        return knn_log_probs(distances, values, self.scored.targets, temperature=temperature)
+        return self.knn_log_probs_at(self.tuned.point)
+
+    def knn_log_probs_at(self, point: Point) -> NDArray[np.float64]:
+        """Return it, (n,) in nats, at the k and temperature of a point; NaN without neighbors."""
+        distances, values = self.found.distances[:, : point.k], self.found.values[:, : point.k]
+        return knn_log_probs(distances, values, self.scored.targets, temperature=point.temperature)
 
     @cached_property
     def nll(self) -> NDArray[np.float64]:

@@ -21,9 +21,10 @@ from knnlm.experiments.shared.scored_run import ScoredRun, table_of
 from knnlm.experiments.shared.scored_split import KNN_LM, ScoredSplit
 from knnlm.experiments.trained_embeddings.sizes import FIRST, Size
 from knnlm.experiments.trained_embeddings.stored_embeddings import KIND, load_embeddings
-from knnlm.retrieval.interpolation import knn_log_probs, mix_log_probs
+from knnlm.retrieval.interpolation import mix_log_probs
 from knnlm.retrieval.mixture_weight import best_lmbda
 from knnlm.retrieval.output_embeddings import embeddings_log_probs
+from knnlm.retrieval.tuning import lmbdas_of
 from knnlm.runtime.artifacts import identity
 from knnlm.runtime.logs import LOGGER
 from knnlm.runtime.places import places
@@ -59,7 +60,7 @@ def evaluate(inputs: Inputs, settings: Mapping[str, Any]) -> dict[str, pd.DataFr
     folders = places(inputs["embeddings"], kind=KIND, by=by)
     datastores = places(inputs["datastores"], kind="datastore", by=by)
     scored = {split: run.scored(seed, split) for split in SPLITS}
-    compared = Compared(scored, run.baseline["grid"]["lmbdas"])
+    compared = Compared(scored, lmbdas_of(run.baseline["grid"]))
     for site, store in stores.items():
         origin = identity(datastores[store, seed], kind="datastore")
         compared.add(site, folders[store, seed], key=run.site(store), datastore=origin)
@@ -82,10 +83,7 @@ def knn_rows(
     """
     scored = run.scored(seed, searched_in=[datastore])
     retrieved = run.retrieved(scored, datastore=datastore)
-    found, (k, temperature, _) = retrieved.found, retrieved.tuned.point
-    alone = -knn_log_probs(
-        found.distances[:, :k], found.values[:, :k], scored.targets, temperature=temperature
-    )
+    alone = -retrieved.knn_log_probs
     alone = np.where(np.isnan(alone), np.inf, alone)
     nlls = {INTERPOLATED: retrieved.nll, ORACLE: np.minimum(scored.nll, alone)}
     rows = retrieved.tuned_rows(f"{site}/{INTERPOLATED}")
@@ -102,12 +100,12 @@ class Compared:
 
     Attributes:
         scored: what the LM scored, by split.
-        lmbdas: the grid.
+        lmbdas: the grid, ascending.
         trained: by site and size.
     """
 
     scored: Mapping[str, ScoredSplit]
-    lmbdas: Mapping[str, Any]
+    lmbdas: NDArray[np.float64]
     trained: dict[tuple[str, str], Trained] = field(default_factory=dict)
 
     def add(self, site: str, folder: Path, *, key: str, datastore: str) -> None:

@@ -242,7 +242,7 @@ def test_the_best_weight_of_equal_ones_is_the_smallest():
     same = np.log([0.2, 0.5])
     worse, better = same - 1, same + 0.1
 
-    grid = {"low": 0.1, "high": 0.9, "count": 9}
+    grid = np.linspace(0.1, 0.9, 9)
     assert best_lmbda(same, worse, grid) == pytest.approx(0.1)
     assert best_lmbda(same, better, grid) == pytest.approx(0.9)
 
